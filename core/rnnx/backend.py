@@ -1,0 +1,300 @@
+"""The contract of a backend: a few array operations, and fused kernels where it has them.
+
+A backend subclasses `Backend`. Tier 1 is the methods marked abstract: with them every cell and modifier runs, step by
+step. Tier 2 is `plan` and `run`: fused kernels for whole recurrences, which say `Unsupported` when they are asked,
+before anything runs.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rnnx.errors import UnsupportedError
+from rnnx.spec import GATES
+
+__all__ = [
+    "API_VERSION",
+    "Array",
+    "Backend",
+    "BackendInfo",
+    "Call",
+    "Kernel",
+    "KernelWeights",
+    "Pullback",
+    "Recurrence",
+    "Unsupported",
+]
+
+#: Version of this contract; a backend made for another one is refused with a reason.
+API_VERSION = 1
+
+#: An array of whatever framework the backend is for.
+Array = Any
+
+#: Takes the cotangents of a function's results and returns those of its arguments.
+Pullback = Callable[[Sequence[Array]], list[Array]]
+
+
+@dataclasses.dataclass(frozen=True)
+class BackendInfo:
+    """What is known of a backend without importing it: strings only.
+
+    Parameters
+    ----------
+    name : str
+        The name that users type.
+    api_version : int
+        The `API_VERSION` it was written for.
+    framework : str
+        The module to import for it, such as ``"torch"``.
+    array_types : tuple of str
+        Its arrays' classes, as ``"module.Class"``: an array is its own if a class in its type's MRO is named here.
+    target : str
+        ``"module:Class"`` of the `Backend`, imported when the backend is first used.
+    install_hint : str
+        What to type if the framework is missing.
+    capabilities : tuple of str
+        What it declares that it can do, for the conformance suite.
+    """
+
+    name: str
+    api_version: int
+    framework: str
+    array_types: tuple[str, ...]
+    target: str
+    install_hint: str
+    capabilities: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Recurrence:
+    """Layers of one kind that a fused kernel may run in one call.
+
+    Layer k reads the outputs of layer k-1, of width ``D * hidden_size`` with D directions; `dropout` is applied between
+    layers, in training only. The equations are those of `rnnx.LSTMCell`, `rnnx.GRUCell` and `rnnx.RNNCell`.
+    """
+
+    mode: str
+    input_size: int
+    hidden_size: int
+    num_layers: int = 1
+    bidirectional: bool = False
+    dropout: float = 0.0
+
+    @property
+    def directions(self) -> int:
+        """D: 2 if bidirectional, 1 otherwise."""
+        return 2 if self.bidirectional else 1
+
+    @property
+    def gates(self) -> int:
+        """G: 4 for lstm, 3 for gru, 1 for the plain RNN."""
+        return len(GATES[self.mode])
+
+    @property
+    def num_states(self) -> int:
+        """2 for lstm (h and c), 1 otherwise."""
+        return 2 if self.mode == "lstm" else 1
+
+    def layer_input_size(self, layer: int) -> int:
+        """Width of what layer `layer` reads."""
+        return self.input_size if layer == 0 else self.directions * self.hidden_size
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """The kind of call a plan is made for."""
+
+    dtype: str
+    device: str | None = None
+    training: bool = False
+    masked: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Kernel:
+    """A fused kernel that a backend has agreed to run. A backend may subclass it to carry what its `run` needs."""
+
+    name: str
+    recurrence: Recurrence
+
+
+@dataclasses.dataclass(frozen=True)
+class Unsupported:
+    """A kernel's no, given before anything runs, with its reason."""
+
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class KernelWeights:
+    """The weights of a `Recurrence`.
+
+    Parameters
+    ----------
+    layers : tuple of tuple of array
+        For each layer and, within it, each direction: ``i2h_weight (G*H, in)``, ``h2h_weight (G*H, H)``,
+        ``i2h_bias (G*H,)``, ``h2h_bias (G*H,)``, gates in the order of `rnnx.spec.GATES`.
+    flat : array or None
+        The one vector of which they are views, in cuDNN's canonical order, where the cell holds its weights so.
+    """
+
+    layers: tuple[tuple[Array, Array, Array, Array], ...]
+    flat: Array | None = None
+
+
+class Backend(abc.ABC):
+    """Base of every backend. Arrays are the framework's own throughout; nothing is converted silently."""
+
+    #: The name that users type.
+    name: str
+
+    # -- Tier 1: arrays -------------------------------------------------------------------------------------------
+
+    @abc.abstractmethod
+    def owns(self, array: object) -> bool:
+        """Say whether `array` is one of this framework's."""
+
+    @abc.abstractmethod
+    def from_numpy(self, array: npt.NDArray[Any], device: str | None = None) -> Array:
+        """Return a new array of the framework with the same values and dtype."""
+
+    @abc.abstractmethod
+    def to_numpy(self, array: Array) -> npt.NDArray[Any]:
+        """Return the values as a NumPy array of the same dtype."""
+
+    @abc.abstractmethod
+    def devices(self) -> tuple[str, ...]:
+        """Return the names of the devices that can be used, the default one first."""
+
+    def dtype(self, array: Array) -> str:
+        """Return the name of the array's dtype as NumPy spells it, such as ``"float32"``."""
+        return str(getattr(array.dtype, "name", None) or str(array.dtype).rpartition(".")[2])
+
+    def device(self, array: Array) -> str | None:
+        """Return the name of the array's device, or None where the framework knows only one."""
+        del array
+        return None
+
+    # -- Tier 1: operations ---------------------------------------------------------------------------------------
+
+    @abc.abstractmethod
+    def affine(self, inputs: Array, weight: Array, bias: Array | None) -> Array:
+        """Return ``inputs @ weight.T + bias`` for inputs (..., I), weight (O, I) and bias (O,)."""
+
+    @abc.abstractmethod
+    def sigmoid(self, array: Array) -> Array:
+        """Return 1 / (1 + exp(-x)), without overflow."""
+
+    @abc.abstractmethod
+    def tanh(self, array: Array) -> Array:
+        """Return tanh(x)."""
+
+    @abc.abstractmethod
+    def relu(self, array: Array) -> Array:
+        """Return max(x, 0), with NaN kept."""
+
+    @abc.abstractmethod
+    def softplus(self, array: Array) -> Array:
+        """Return log(1 + exp(x)), without overflow."""
+
+    @abc.abstractmethod
+    def split(self, array: Array, parts: int | Sequence[int], axis: int = -1) -> Sequence[Array]:
+        """Cut along `axis` into so many equal parts, or into parts of the given sizes."""
+
+    @abc.abstractmethod
+    def concat(self, arrays: Sequence[Array], axis: int = -1) -> Array:
+        """Join along an axis they have; the result is always a new array."""
+
+    @abc.abstractmethod
+    def stack(self, arrays: Sequence[Array]) -> Array:
+        """Join along a new first axis."""
+
+    def unstack(self, array: Array) -> Sequence[Array]:
+        """Return the entries along the first axis: the reverse of `stack`."""
+        return [array[index] for index in range(array.shape[0])]
+
+    @abc.abstractmethod
+    def reshape(self, array: Array, shape: tuple[int, ...]) -> Array:
+        """Return the same values, row-major, in another shape; one size may be -1."""
+
+    @abc.abstractmethod
+    def swapaxes(self, array: Array, first: int, second: int) -> Array:
+        """Exchange two axes."""
+
+    @abc.abstractmethod
+    def reverse(self, array: Array, valid_length: Array | None) -> Array:
+        """Reverse (T, N, ...) in time: all of it, or of each row n only the first ``valid_length[n]`` steps."""
+
+    @abc.abstractmethod
+    def where(self, condition: Array, one: Array, other: Array) -> Array:
+        """Return `one` where the boolean `condition` holds and `other` elsewhere, with broadcasting."""
+
+    @abc.abstractmethod
+    def zeros(self, shape: tuple[int, ...], like: Array) -> Array:
+        """Return zeros with the dtype and device of `like`."""
+
+    @abc.abstractmethod
+    def bernoulli(self, seed: int, probability: float, shape: tuple[int, ...], like: Array) -> Array:
+        """Return booleans that are true with `probability`, the same ones for the same seed; device of `like`."""
+
+    @abc.abstractmethod
+    def steps_before(self, valid_length: Array, length: int) -> Array:
+        """Return the boolean mask (length, N) that is true at step t of row n where ``t < valid_length[n]``."""
+
+    # -- Tier 2: fused kernels and gradients ----------------------------------------------------------------------
+
+    def plan(self, recurrence: Recurrence, call: Call) -> Kernel | Unsupported:
+        """Return the kernel that will run the recurrence in such a call, or why none can."""
+        del recurrence, call
+        return Unsupported(f"backend {self.name!r} has no fused kernels")
+
+    def run(
+        self,
+        kernel: Kernel,
+        weights: KernelWeights,
+        inputs: Array,
+        states: Sequence[Array],
+        valid_length: Array | None,
+        seeds: Sequence[int],
+    ) -> tuple[Array, list[Array]]:
+        """Run a kernel that `plan` returned.
+
+        Parameters
+        ----------
+        kernel : Kernel
+            What `plan` returned.
+        weights : KernelWeights
+            The layers' weights.
+        inputs : array
+            (T, N, I), zero past each row's valid length.
+        states : sequence of array
+            h and, for lstm, c: each (L*D, N, H), direction running fastest.
+        valid_length : array or None
+            (N,) integers from 0 to T.
+        seeds : sequence of int
+            In training with dropout, one seed for each boundary between layers; empty otherwise.
+
+        Returns
+        -------
+        outputs : array
+            (T, N, D*H), zero past each row's valid length.
+        states : list of array
+            As given, at the last valid step of each row; a row of length 0 keeps its own.
+        """
+        raise UnsupportedError(f"backend {self.name!r} has no fused kernels")
+
+    def differentiate(
+        self, function: Callable[[Backend, Sequence[Array]], Sequence[Array]], arguments: Sequence[Array]
+    ) -> tuple[list[Array], Pullback]:
+        """Return ``function(ops, arguments)`` and its vector-Jacobian product with respect to every argument.
+
+        `ops` is this backend, or one that records what it does.
+        """
+        raise UnsupportedError(f"backend {self.name!r} does not give gradients")

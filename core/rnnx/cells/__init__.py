@@ -1,0 +1,24 @@
+"""The cells of `mxnet.rnn`: what a user builds a network of."""
+
+from rnnx.cells.base import BaseRNNCell, ModifiedCellError
+from rnnx.cells.basic import GRUCell, LSTMCell, RNNCell
+from rnnx.cells.containers import BidirectionalCell, SequentialRNNCell
+from rnnx.cells.fused import FusedRNNCell
+from rnnx.cells.modifiers import DropoutCell, ModifierCell, ResidualCell, ZoneoutCell
+from rnnx.cells.unrolling import Gradients
+
+__all__ = [
+    "BaseRNNCell",
+    "BidirectionalCell",
+    "DropoutCell",
+    "FusedRNNCell",
+    "GRUCell",
+    "Gradients",
+    "LSTMCell",
+    "ModifiedCellError",
+    "ModifierCell",
+    "RNNCell",
+    "ResidualCell",
+    "SequentialRNNCell",
+    "ZoneoutCell",
+]

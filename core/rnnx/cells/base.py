@@ -1,0 +1,332 @@
+"""`BaseRNNCell`: what every cell can do, and what a user's own cell has to say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rnnx.backend import Array
+from rnnx.cells import placement
+from rnnx.cells.arguments import checked_states, flat
+from rnnx.cells.node import Node
+from rnnx.cells.unrolling import Gradients, Unrolling
+from rnnx.errors import RNNXError, ShapeError, UnsupportedError
+from rnnx.fusion import fused_spec
+from rnnx.ops import Ops, Step, seeds
+from rnnx.params import RNNParams
+from rnnx.plan import Plan
+from rnnx.registry import backend_of, default_backend, get_backend
+from rnnx.spec import CellSpec
+from rnnx.stages import fill_slots
+
+__all__ = ["BaseRNNCell", "ModifiedCellError"]
+
+States = list[Any]
+
+
+class ModifiedCellError(RNNXError):
+    """A cell is used on its own that a modifier cell has taken over."""
+
+
+class BaseRNNCell(Node):
+    """Base of all cells.
+
+    A cell of one's own declares its weights with ``self.params.get(name, shape=...)`` (0 stands for the input size), its
+    states with `state_info`, and its equation in `step`. It then runs, unrolls, trains, saves and loads on every backend.
+
+    Parameters
+    ----------
+    prefix : str
+        Put before the names of the cell's weights and states.
+    params : RNNParams, optional
+        Weights to share with another cell; a new container is made otherwise.
+    """
+
+    def __init__(self, prefix: str = "", params: RNNParams | None = None) -> None:
+        self._prefix = prefix
+        self._own_params = params is None
+        self._params = RNNParams(prefix) if params is None else params
+        self._modified = False
+        self.reset()
+
+    # -- the interface of mxnet.rnn -------------------------------------------------------------------------------
+
+    @property
+    def params(self) -> RNNParams:
+        """The cell's weights; give it to another cell as ``params=`` to share them."""
+        return self._params
+
+    @property
+    def state_shape(self) -> list[tuple[int, ...]]:
+        """Shapes of the states."""
+        return [info["shape"] for info in self.state_info]
+
+    def reset(self) -> None:
+        """Forget what was kept from step to step, before another sequence is stepped through."""
+        self._init_counter = -1
+        self._memory: list[Array] | None = None
+        for cell in self._cells:
+            cell.reset()
+
+    def begin_state(
+        self, func: Callable[..., Array] | None = None, batch_size: int | None = None, **kwargs: Any
+    ) -> States:
+        """Return initial states.
+
+        Parameters
+        ----------
+        func : callable, optional
+            Makes one state: called with its shape and `kwargs`, and with ``name`` and ``__layout__`` if it takes them;
+            ``numpy.ones`` and ``torch.randn`` will do. Zeros otherwise.
+        batch_size : int, optional
+            N. Without it the states have batch size 0, which a cell reads as zeros for any batch; `func` needs it.
+        **kwargs
+            For `func`; without it ``dtype``, ``backend`` and ``device`` of the zeros.
+
+        Raises
+        ------
+        ModifiedCellError
+            If a modifier cell has taken this one over: call the modifier's `begin_state`.
+        """
+        if self._modified:
+            raise ModifiedCellError(
+                f"this {type(self).__name__} belongs to a modifier cell (zoneout, residual): call the modifier cell instead"
+            )
+        if func is not None and batch_size is None:
+            raise ShapeError("begin_state(func) needs batch_size=: without it a state's shape is not known")
+        return self._begin_state(func, batch_size or 0, kwargs)
+
+    def unpack_weights(self, args: Mapping[str, Array]) -> dict[str, Array]:
+        """Return `args` with this cell's packed weights replaced by one weight a gate; all else stays.
+
+        Raises
+        ------
+        WeightFormatError
+            If a weight is missing.
+        """
+        unpacked = dict(args)
+        self.unpack(unpacked)
+        return unpacked
+
+    def pack_weights(self, args: Mapping[str, Array]) -> dict[str, Array]:
+        """Return `args` with this cell's weights of each gate replaced by packed ones: undoes `unpack_weights`."""
+        packed = dict(args)
+        self.pack(packed)
+        return packed
+
+    def __call__(self, inputs: Array, states: Any, training: bool = False, seed: int | None = None) -> Step:
+        """Take one step.
+
+        Parameters
+        ----------
+        inputs : array
+            (N, I).
+        states : list of array
+            From `begin_state`, or from the step before.
+        training : bool
+            Whether dropout and zoneout act.
+        seed : int, optional
+            Makes them the same for the same seed; give each step another one.
+
+        Returns
+        -------
+        output : array
+            (N, output size).
+        states : list of array
+            The new states.
+        """
+        backend = backend_of([inputs, *flat(states)])
+        if len(inputs.shape) != 2:
+            raise ShapeError(f"inputs have shape {tuple(inputs.shape)}, expected 2 axes: N, C")
+        self.ready(backend, inputs, inputs.shape[1])
+        given = checked_states(backend, states, self.state_shape, inputs, "states")
+        ops = Ops(backend, training, seeds(seed))
+        slots = self.slots(inputs.shape[1])
+        carry = fill_slots(ops, slots, given, inputs)
+        if self._memory is not None:
+            carry = [new if slot.public else kept for new, kept, slot in zip(carry, self._memory, slots, strict=True)]
+        output, carry = self.stepper(ops, placement.values(self))(inputs, carry)
+        self._memory = carry
+        return output, [state for state, slot in zip(carry, slots, strict=True) if slot.public]
+
+    def unroll(
+        self,
+        length: int | None,
+        inputs: Any,
+        begin_state: Any = None,
+        layout: str = "NTC",
+        merge_outputs: bool | None = None,
+        valid_length: Any = None,
+        training: bool = False,
+        seed: int | None = None,
+        *,
+        fuse: bool = True,
+    ) -> tuple[Any, States]:
+        """Run the cell over a sequence.
+
+        Parameters
+        ----------
+        length : int or None
+            T, the number of steps; None takes it from the inputs.
+        inputs : array or list of array
+            (N, T, C) or (T, N, C) as `layout` says, or a list of T arrays (N, C).
+        begin_state : nested list of array, optional
+            From `begin_state()`, or another call's final states; zeros otherwise.
+        layout : {"NTC", "TNC"}
+            Axes of inputs, and of outputs, held in one array.
+        merge_outputs : bool, optional
+            True returns outputs as one array, False as a list of T arrays (N, C). None does as MXNet: a list for plain
+            cells, an array for a fused one.
+        valid_length : array of int, optional
+            (N,), the steps of each row that count, from 0 to T. Outputs past them are zero, final states are those of the
+            last step that counts, and the reverse direction starts there.
+        training : bool
+            Whether dropout and zoneout act.
+        seed : int, optional
+            Makes them the same for the same seed.
+        fuse : bool
+            False steps through time whatever a kernel could run, to compare with.
+
+        Returns
+        -------
+        outputs : array or list of array
+            As `merge_outputs` says.
+        states : nested list of array
+            The final states: a list of two lists for a `BidirectionalCell`, as in MXNet. `begin_state` takes it as it is.
+        """
+        prepared = Unrolling(self, length, inputs, begin_state, layout, merge_outputs, valid_length, training, fuse)
+        return prepared.run(seed)
+
+    # -- what rnnx adds -------------------------------------------------------------------------------------------
+
+    def vjp(
+        self,
+        length: int | None,
+        inputs: Any,
+        begin_state: Any = None,
+        layout: str = "NTC",
+        merge_outputs: bool | None = None,
+        valid_length: Any = None,
+        training: bool = False,
+        seed: int | None = None,
+        *,
+        fuse: bool = True,
+    ) -> tuple[Any, States, Callable[..., Gradients]]:
+        """Do as `unroll`, and return the vector-Jacobian product as well.
+
+        Returns
+        -------
+        outputs, states
+            As of `unroll`.
+        pullback : callable
+            ``pullback(outputs, states=None)`` takes the gradient of a scalar with respect to the outputs and the final
+            states (None for zeros) and returns its `Gradients` with respect to inputs, begin states and every weight.
+        """
+        prepared = Unrolling(self, length, inputs, begin_state, layout, merge_outputs, valid_length, training, fuse)
+        return prepared.vjp(seed)
+
+    def explain(
+        self,
+        inputs: Any,
+        layout: str = "NTC",
+        valid_length: Any = None,
+        training: bool = False,
+        *,
+        fuse: bool = True,
+    ) -> Plan:
+        """Return the plan that `unroll` would run with such inputs: every stage, its kernel, and what was refused."""
+        return Unrolling(self, None, inputs, None, layout, None, valid_length, training, fuse).plan
+
+    def initialize(
+        self,
+        input_size: int,
+        backend: str | None = None,
+        dtype: str = "float32",
+        device: str | None = None,
+        seed: int | None = None,
+    ) -> None:
+        """Create the weights anew, with MXNet's initial values.
+
+        Without it they are created at the first call, on the inputs' backend, device and dtype.
+
+        Parameters
+        ----------
+        input_size : int
+            I, the width of the inputs.
+        backend : str, optional
+            Where they live; the default backend otherwise.
+        dtype, device : str, optional
+            As the backend names them.
+        seed : int, optional
+            Makes the values the same for the same seed.
+        """
+        if input_size < 1:
+            raise ShapeError(f"input_size is {input_size}, expected at least 1")
+        for parameter in placement.parameters(self).values():
+            parameter.value = None
+        chosen = get_backend(backend) if backend else default_backend()
+        placement.create(self, input_size, chosen, dtype, device, np.random.default_rng(seed))
+
+    def load_params(self, params: Mapping[str, Array], ignore_extra: bool = False) -> None:
+        """Set every weight from a mapping of names to arrays: packed, per gate, or a fused cell's flat vector.
+
+        The weights stay on the backend and device where they are; a cell without weights takes those of the arrays.
+
+        Raises
+        ------
+        WeightFormatError
+            For a missing, extra or misshaped weight; nothing has changed then.
+        """
+        arrays = dict(params)
+        if any(name not in placement.parameters(self) and name.endswith("parameters") for name in arrays):
+            self._converted(fused_spec(self.spec)).unpack_present(arrays)
+        for leaf in self.leaves():
+            leaf.unpack_present(arrays)
+            leaf.pack_present(arrays)
+        placement.load(self, arrays, ignore_extra)
+
+    def get_params(self) -> dict[str, npt.NDArray[Any]]:
+        """Return the packed weights by name, as NumPy arrays of their own."""
+        backend = placement.backend_of_weights(self)
+        if backend is None:
+            return {}
+        return {name: np.array(backend.to_numpy(value)) for name, value in placement.values(self).items()}
+
+    def to(self, backend: str, device: str | None = None, dtype: str | None = None) -> BaseRNNCell:
+        """Move the weights to another backend, device or dtype, and return the cell."""
+        placement.move(self, get_backend(backend), device, dtype)
+        return self
+
+    def fuse(self) -> BaseRNNCell:
+        """Return the `FusedRNNCell` that this tree is equal to, with the weights it has.
+
+        Raises
+        ------
+        UnsupportedError
+            If there is none, naming the cell that stands in the way.
+        """
+        return self._converted(fused_spec(self.spec))
+
+    def _converted(self, spec: CellSpec) -> BaseRNNCell:
+        """Return the tree of `spec`, with this tree's weights if they fit it gate by gate."""
+        other = BaseRNNCell.from_spec(spec)
+        weights = {name: value for name, value in placement.values(self).items() if value is not None}
+        if weights:
+            other.load_params(self.unpack_weights(weights))
+        return other
+
+    @staticmethod
+    def from_spec(spec: CellSpec) -> BaseRNNCell:
+        """Build the tree that a spec describes; cells whose weights have one prefix share them.
+
+        Raises
+        ------
+        UnsupportedError
+            If it names a class that is not rnnx's own.
+        """
+        cell = Node.build(spec, {})
+        assert isinstance(cell, BaseRNNCell)  # every class that is registered by name is one
+        return cell

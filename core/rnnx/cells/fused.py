@@ -1,0 +1,225 @@
+"""`FusedRNNCell`: all layers and directions in one cell, one kernel and one vector of weights."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from typing import Any, NoReturn
+
+import numpy as np
+
+from rnnx.backend import Array, Backend, Recurrence
+from rnnx.cells.base import BaseRNNCell
+from rnnx.errors import ShapeError, UnsupportedError, WeightFormatError, nearest
+from rnnx.fusion import unfused_spec
+from rnnx.initializers import LSTMBias, default_initializer
+from rnnx.ops import Ops, Stepped, Weights
+from rnnx.params import RNNParams, Shape
+from rnnx.plan import Planner
+from rnnx.registry import backend_of, get_backend
+from rnnx.spec import GATES, MODES
+from rnnx.stages import Stage
+from rnnx.weights.layout import (
+    GROUPS,
+    flat_size,
+    input_size_of_flat,
+    join_flat,
+    layer_names,
+    merge_gates,
+    split_flat,
+    split_gates,
+    take,
+)
+
+__all__ = ["FusedRNNCell"]
+
+
+class FusedRNNCell(BaseRNNCell):
+    """Layers of one kind of cell, fused.
+
+    The equations are those of `LSTMCell`, `GRUCell` and `RNNCell`. With D directions, layer k reads the D * H outputs of
+    layer k-1, forward and backward side by side. States are h and, for lstm, c, each (L * D, N, H), with the direction
+    running fastest. The weights are one vector, ``parameters``, in cuDNN's canonical order (see `rnnx.weights.layout`).
+
+    Parameters
+    ----------
+    num_hidden : int
+        H, the number of units of a layer and direction.
+    num_layers : int
+        L.
+    mode : {"lstm", "gru", "rnn_tanh", "rnn_relu"}
+        The kind of cell.
+    bidirectional : bool
+        Whether each layer also runs backward in time; outputs are then 2 * H wide.
+    dropout : float
+        Fraction of each layer's outputs, but the last layer's, dropped out in training; with one layer, none.
+    get_next_state : bool
+        Whether `unroll` returns the final states; an empty list otherwise.
+    forget_bias : float
+        Initial value of the forget gate in **both** biases, as in MXNet, so 2 in effect for the default of 1.
+    prefix : str, optional
+        Put before the weights' names; ``"lstm_"``, ``"gru_"``, ``"rnn_tanh_"``, ``"rnn_relu_"`` by default.
+    params : RNNParams, optional
+        Weights to share with another cell.
+    """
+
+    def __init__(
+        self,
+        num_hidden: int,
+        num_layers: int = 1,
+        mode: str = "lstm",
+        bidirectional: bool = False,
+        dropout: float = 0.0,
+        get_next_state: bool = False,
+        forget_bias: float = 1.0,
+        prefix: str | None = None,
+        params: RNNParams | None = None,
+    ) -> None:
+        if mode not in MODES:
+            raise UnsupportedError(f"no mode is called {mode!r}{nearest(mode, MODES)}; there are {', '.join(MODES)}")
+        for name, value in (("num_hidden", num_hidden), ("num_layers", num_layers)):
+            if value < 1:
+                raise ShapeError(f"{name} is {value}, expected at least 1")
+        if not 0 <= dropout <= 1:
+            raise ShapeError(f"dropout is {dropout}, expected a fraction from 0 to 1")
+        super().__init__(f"{mode}_" if prefix is None else prefix, params)
+        self._recurrence = Recurrence(mode, 1, num_hidden, num_layers, bool(bidirectional), float(dropout))
+        self._get_next_state = get_next_state
+        self._forget_bias = float(forget_bias)
+        self._params.get("parameters", shape=self._flat_shape, init=self._initial)
+
+    @property
+    def state_info(self) -> list[dict[str, Any]]:
+        """h and, for lstm, c: each (L * D, N, H)."""
+        layers = self._recurrence.num_layers * self._recurrence.directions
+        info = {"shape": (layers, 0, self._recurrence.hidden_size), "__layout__": "LNC"}
+        return [dict(info) for _ in range(self._recurrence.num_states)]
+
+    @property
+    def _gate_names(self) -> Sequence[str]:
+        return GATES[self._recurrence.mode]
+
+    def output_size(self, input_size: int) -> int:
+        """Return D * H."""
+        del input_size
+        return self._recurrence.directions * self._recurrence.hidden_size
+
+    def __call__(self, inputs: Array, states: Any, training: bool = False, seed: int | None = None) -> NoReturn:
+        """Refuse: as in MXNet, a fused cell runs whole sequences only."""
+        raise UnsupportedError("FusedRNNCell cannot be stepped: use unroll(), or step the cells of unfuse()")
+
+    def unfuse(self) -> BaseRNNCell:
+        """Return the `SequentialRNNCell` of plain cells that this is equal to, with the weights it has."""
+        return self._converted(unfused_spec(self.spec))
+
+    # -- running --------------------------------------------------------------------------------------------------
+
+    def stage(self, planner: Planner, input_size: int) -> Stage:
+        """Return the kernel's stage, or where the backend has none the unfused cells'."""
+        recurrence = self._sized(input_size)
+        name, prefix = self._params.prefix + "parameters", self._params.prefix
+        unfused = BaseRNNCell.from_spec(unfused_spec(self.spec))
+        return planner.fused(recurrence, name, prefix, lambda: unfused.stage(planner, input_size))
+
+    def stepper(self, ops: Ops, weights: Weights) -> Stepped:
+        """Refuse: a fused cell runs whole sequences only."""
+        raise UnsupportedError("FusedRNNCell cannot be stepped: use unfuse() first")
+
+    def merges(self, inputs_merged: bool) -> bool:
+        """Say True: a fused cell's outputs are one array."""
+        del inputs_merged
+        return True
+
+    def nest(self, states: list[Any]) -> list[Any]:
+        """Return the final states if they were asked for, and none otherwise."""
+        return states if self._get_next_state else []
+
+    # -- weights --------------------------------------------------------------------------------------------------
+
+    def input_size_of(self, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
+        """Return the input size for which the vector has its length."""
+        shape = shapes.get(self._params.prefix + "parameters", ())
+        return input_size_of_flat(shape[0], self._recurrence) if len(shape) == 1 else None
+
+    def unpack(self, args: MutableMapping[str, Array]) -> None:
+        """Replace the flat vector by each layer's weights, one a gate."""
+        flat = take(args, self._params.prefix + "parameters")
+        ops = backend_of([flat])
+        recurrence = self._sized(input_size_of_flat(flat.shape[0], self._recurrence))
+        layers = split_flat(ops, flat, recurrence).layers
+        for (_, prefix), layer in zip(layer_names(self._params.prefix, recurrence), layers, strict=True):
+            args.update({prefix + group: ops.concat([array], 0) for group, array in zip(GROUPS, layer, strict=True)})
+            split_gates(ops, args, prefix, self._gate_names)
+
+    def pack(self, args: MutableMapping[str, Array]) -> None:
+        """Replace each layer's weights of each gate by the flat vector."""
+        first = f"{self._params.prefix}l0_i2h{self._gate_names[0]}_weight"
+        if first not in args:
+            raise WeightFormatError(f"weight {first!r} is missing{nearest(first, args)}")
+        ops, recurrence = backend_of([args[first]]), self._sized(args[first].shape[1])
+        layers = []
+        for layer, prefix in layer_names(self._params.prefix, recurrence):
+            merge_gates(ops, args, prefix, self._gate_names)
+            weights = [take(args, prefix + group) for group in GROUPS]
+            self._check_layer(prefix, recurrence.layer_input_size(layer), weights)
+            layers.append((weights[0], weights[1], weights[2], weights[3]))
+        args[self._params.prefix + "parameters"] = join_flat(ops, layers)
+
+    def unpack_present(self, args: MutableMapping[str, Array]) -> None:
+        """Unpack the flat vector, or the layers' packed weights, if they are there."""
+        if self._params.prefix + "parameters" in args:
+            self.unpack(args)
+        for _, prefix in layer_names(self._params.prefix, self._recurrence):
+            if f"{prefix}i2h_weight" in args:
+                split_gates(backend_of([args[f"{prefix}i2h_weight"]]), args, prefix, self._gate_names)
+
+    def pack_present(self, args: MutableMapping[str, Array]) -> None:
+        """Pack the weights of each gate if any is there."""
+        if any(name in args for name in self._unpacked_names()):
+            self.pack(args)
+
+    def _unpacked_names(self) -> Iterator[str]:
+        for _, prefix in layer_names(self._params.prefix, self._recurrence):
+            for group in GROUPS:
+                name, kind = group.split("_")
+                yield from (f"{prefix}{name}{gate}_{kind}" for gate in self._gate_names)
+
+    def _check_layer(self, prefix: str, width: int, weights: Sequence[Array]) -> None:
+        hidden = self._recurrence.hidden_size
+        rows = self._recurrence.gates * hidden
+        for group, weight, shape in zip(
+            GROUPS, weights, ((rows, width), (rows, hidden), (rows,), (rows,)), strict=True
+        ):
+            if tuple(weight.shape) != shape:
+                raise WeightFormatError(
+                    f"weight {prefix + group!r}, all gates together, has shape {tuple(weight.shape)}, expected {shape}"
+                )
+
+    def _sized(self, input_size: int) -> Recurrence:
+        return dataclasses.replace(self._recurrence, input_size=input_size)
+
+    def _flat_shape(self, input_size: int) -> Shape:
+        return (flat_size(self._sized(input_size)),)
+
+    def _initial(self, rng: np.random.Generator, shape: Shape) -> Any:
+        """Return a first vector: MXNet's ``init.FusedRNN``, which fills each gate by its name."""
+        numpy = get_backend("numpy")
+        layers = split_flat(numpy, np.zeros(shape), self._sized(input_size_of_flat(shape[0], self._recurrence))).layers
+        bias = LSTMBias(self._forget_bias) if self._recurrence.mode == "lstm" else default_initializer("bias")
+        weight = default_initializer("weight")
+        for layer in layers:
+            for group, array in zip(GROUPS, layer, strict=True):
+                array[...] = (bias if group.endswith("bias") else weight)(rng, array.shape)
+        return join_flat(numpy, layers)
+
+    def _fields(self) -> dict[str, Any]:
+        return {
+            "num_hidden": self._recurrence.hidden_size,
+            "num_layers": self._recurrence.num_layers,
+            "mode": self._recurrence.mode,
+            "bidirectional": self._recurrence.bidirectional,
+            "dropout": self._recurrence.dropout,
+            "get_next_state": bool(self._get_next_state),
+            "forget_bias": self._forget_bias,
+            "prefix": self._prefix,
+        }

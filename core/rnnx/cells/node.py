@@ -1,0 +1,248 @@
+"""`Node`: a cell as the planner, the weights and the spec see it, a place in a tree."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from rnnx.backend import Array, Backend
+from rnnx.cells import placement
+from rnnx.cells.arguments import call_with_shape
+from rnnx.errors import BackendMismatchError, UnsupportedError
+from rnnx.ops import Ops, Step, Stepped, Weights
+from rnnx.params import Parameter, RNNParams
+from rnnx.plan import Planner
+from rnnx.registry import backend_of, default_backend
+from rnnx.spec import CellSpec
+from rnnx.stages import Slot, Stage
+from rnnx.weights.layout import GROUPS, merge_gates, split_gates
+
+__all__ = ["Node"]
+
+
+class Node:
+    """A cell in a tree. What stands here fits a cell without children; containers and modifiers override it."""
+
+    _classes: ClassVar[dict[str, type[Node]]] = {}
+    _cells: Sequence[Node] = ()
+    _prefix: str
+    _params: RNNParams
+    _own_params: bool
+    _modified: bool
+    _init_counter: int
+    _memory: list[Array] | None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if cls.__module__.startswith("rnnx.cells."):
+            Node._classes[cls.__name__] = cls
+
+    # -- what a cell of one's own says ----------------------------------------------------------------------------
+
+    @property
+    def state_info(self) -> list[dict[str, Any]]:
+        """Shape and layout of each state; 0 in a shape stands for the batch size."""
+        raise UnsupportedError(f"{type(self).__name__} does not say what its states are: define state_info")
+
+    def step(self, ops: Ops, weights: Weights, inputs: Array, states: list[Array]) -> Step:
+        """Return one step's outputs and new states: the cell's equation, in the operations of `ops`.
+
+        Parameters
+        ----------
+        ops : rnnx.ops.Ops
+            The operations, ``ops.training``, and randomness.
+        weights : mapping of str to array
+            The cell's weights, by their names without the prefix.
+        inputs : array
+            (N, I).
+        states : list of array
+            In the order of `state_info`.
+        """
+        raise UnsupportedError(
+            f"{type(self).__name__} has no equation: define step(self, ops, weights, inputs, states)"
+        )
+
+    def output_size(self, input_size: int) -> int:
+        """Return the width of the outputs for inputs of the given width: that of the first state, unless overridden."""
+        del input_size
+        return int(self.state_info[0]["shape"][-1])
+
+    @property
+    def _gate_names(self) -> Sequence[str]:
+        """Suffixes of the gates in a packed weight; empty for a cell whose weights are not packed."""
+        return ()
+
+    def _fields(self) -> dict[str, Any]:
+        """Return the constructor's arguments, for the spec."""
+        return {"prefix": self._prefix}
+
+    # -- running --------------------------------------------------------------------------------------------------
+
+    def stage(self, planner: Planner, input_size: int) -> Stage:
+        """Return the cell as a stage of a plan; stepping, unless there is something better to say."""
+        return planner.loop(self, input_size, type(self).__name__, f"{type(self).__name__} has only its equation")
+
+    def slots(self, input_size: int) -> list[Slot]:
+        """Return what the cell carries from step to step."""
+        del input_size
+        return [Slot(info["shape"]) for info in self.state_info]
+
+    def stepper(self, ops: Ops, weights: Weights) -> Stepped:
+        """Return the cell bound to its weights: a function of inputs and carry."""
+        start = len(self._params.prefix)
+        own = {parameter.name[start:]: weights[parameter.name] for parameter in self.own_parameters()}
+        return functools.partial(self.step, ops, own)
+
+    def ready(self, backend: Backend, inputs: Array, input_size: int) -> None:
+        """See that every weight has a value that fits such inputs, and give MXNet's initial ones to those that have none."""
+        here = placement.backend_of_weights(self)
+        if here is not None and here.name != backend.name:
+            raise BackendMismatchError(
+                f"the inputs are arrays of backend {backend.name!r} and the weights live on {here.name!r}: "
+                f"move them with cell.to({backend.name!r})"
+            )
+        dtype, device = backend.dtype(inputs), backend.device(inputs)
+        placement.create(self, input_size, backend, dtype, device, np.random.default_rng())
+        placement.check_fit(self, input_size, backend, dtype, device)
+
+    def nest(self, states: list[Any]) -> list[Any]:
+        """Return those of a flat list of final states that the cell returns, nested as MXNet nests them."""
+        return states
+
+    def merges(self, inputs_merged: bool) -> bool:
+        """Say whether ``merge_outputs=None`` gives one array: plain cells give a list, as in MXNet."""
+        del inputs_merged
+        return False
+
+    def _begin_state(
+        self, func: Callable[..., Array] | None, batch_size: int, kwargs: Mapping[str, Any]
+    ) -> list[Array]:
+        """Return initial states, made by `func` or else zeros on the weights' backend."""
+        if func is None:
+            func = self._zeros
+        made = []
+        for info in self.state_info:
+            self._init_counter += 1
+            name = f"{self._prefix}begin_state_{self._init_counter}"
+            shape = tuple(size or batch_size for size in info["shape"])
+            made.append(call_with_shape(func, shape, {"name": name, "__layout__": info.get("__layout__")}, kwargs))
+        return made
+
+    def _zeros(
+        self, shape: tuple[int, ...], dtype: str | None = None, backend: str | None = None, device: str | None = None
+    ) -> Array:
+        weights = [value for value in placement.values(self).values() if value is not None]
+        owner = backend_of(weights, backend) if weights or backend else default_backend()
+        like = weights[0] if weights else None
+        wanted = dtype or (owner.dtype(like) if like is not None else "float32")
+        place = device or (owner.device(like) if like is not None else None)
+        return owner.from_numpy(placement.cast(np.zeros(shape), wanted), place)
+
+    # -- weights --------------------------------------------------------------------------------------------------
+
+    def own_parameters(self) -> tuple[Parameter, ...]:
+        """Return the weights that are the cell's own, not its children's."""
+        return self._params.parameters()
+
+    def leaves(self) -> Iterator[Node]:
+        """Yield the cells of the tree that have no children, in order."""
+        if not self._cells:
+            yield self
+        for cell in self._cells:
+            yield from cell.leaves()
+
+    def sized_leaves(self, input_size: int) -> Iterator[tuple[Node, int]]:
+        """Yield the leaves with the width of the inputs that each reads."""
+        yield self, input_size
+
+    def first_leaves(self) -> Iterator[Node]:
+        """Yield the leaves that read the tree's own inputs."""
+        yield self
+
+    def input_size_of(self, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
+        """Return the input size that fits the shapes of this leaf's weights, or None if they do not tell."""
+        for parameter in self.own_parameters():
+            declared, found = parameter.declared, shapes.get(parameter.name, ())
+            if declared and 0 in declared and len(found) == len(declared):
+                return found[declared.index(0)]
+        return None
+
+    def adopt(self, shared: RNNParams) -> None:
+        """Take the weights of `shared` in the place of one's own of the same name."""
+        for cell in self._cells:
+            cell.adopt(shared)
+        mine = {parameter.name for parameter in self._params.parameters()}
+        for parameter in shared.parameters():
+            if parameter.name in mine:
+                self._params.share(parameter)
+
+    def unpack(self, args: MutableMapping[str, Array]) -> None:
+        """Replace this cell's packed weights in `args` by one a gate."""
+        for cell in self._cells:
+            cell.unpack(args)
+        if self._gate_names:
+            ops = backend_of(args[name] for name in self._packed_names() if name in args)
+            split_gates(ops, args, self._params.prefix, tuple(self._gate_names))
+
+    def pack(self, args: MutableMapping[str, Array]) -> None:
+        """Replace this cell's weights of each gate in `args` by packed ones."""
+        for cell in self._cells:
+            cell.pack(args)
+        if self._gate_names:
+            ops = backend_of(args[name] for name in self._unpacked_names() if name in args)
+            merge_gates(ops, args, self._params.prefix, tuple(self._gate_names))
+
+    def unpack_present(self, args: MutableMapping[str, Array]) -> None:
+        """Unpack this leaf's weights if they are there packed."""
+        if self._gate_names and any(name in args for name in self._packed_names()):
+            self.unpack(args)
+
+    def pack_present(self, args: MutableMapping[str, Array]) -> None:
+        """Pack this leaf's weights if they are there gate by gate."""
+        if self._gate_names and any(name in args for name in self._unpacked_names()):
+            self.pack(args)
+
+    def _packed_names(self) -> Iterator[str]:
+        return (self._params.prefix + group for group in GROUPS)
+
+    def _unpacked_names(self) -> Iterator[str]:
+        for group in GROUPS:
+            name, kind = group.split("_")
+            yield from (f"{self._params.prefix}{name}{gate}_{kind}" for gate in self._gate_names)
+
+    # -- description ----------------------------------------------------------------------------------------------
+
+    @property
+    def spec(self) -> CellSpec:
+        """The frozen description of the tree."""
+        kind = type(self)
+        name = kind.__name__ if Node._classes.get(kind.__name__) is kind else f"{kind.__module__}:{kind.__qualname__}"
+        fields = self._fields()
+        if self._params.prefix != self._prefix:
+            fields["params"] = self._params.prefix
+        return CellSpec(name, fields, tuple(cell.spec for cell in self._cells))
+
+    @staticmethod
+    def build(spec: CellSpec, containers: dict[str, RNNParams]) -> Node:
+        """Build the tree of a spec; `containers` holds the weights' containers made so far, by prefix."""
+        kind = Node._classes.get(spec.kind)
+        if kind is None:
+            raise UnsupportedError(f"a cell of class {spec.kind!r} is not rnnx's own and cannot be built from its spec")
+        children = [Node.build(child, containers) for child in spec.children]
+        return kind._assemble(children, dict(spec.fields), containers)
+
+    @classmethod
+    def _assemble(cls, children: list[Any], fields: dict[str, Any], containers: dict[str, RNNParams]) -> Node:
+        make: Callable[..., Node] = cls
+        if "prefix" not in fields:
+            return make(*children, **fields)
+        prefix = fields.pop("params", fields["prefix"])
+        known = containers.get(prefix)
+        cell = make(*children, **fields, params=known)
+        if known is None and prefix != fields["prefix"]:
+            cell = make(*children, **fields, params=RNNParams(prefix))
+        containers.setdefault(prefix, cell._params)
+        return cell

@@ -1,0 +1,150 @@
+"""The weights of a whole cell tree: which there are, their first values, and where they live."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rnnx.backend import Array, Backend
+from rnnx.errors import BackendMismatchError, RNNXError, ShapeError, WeightFormatError, nearest
+from rnnx.params import Parameter
+from rnnx.registry import backend_of
+
+if TYPE_CHECKING:
+    from rnnx.cells.node import Node
+
+__all__ = ["backend_of_weights", "cast", "check_fit", "create", "input_size_of", "load", "move", "parameters", "values"]
+
+
+def parameters(cell: Node) -> dict[str, Parameter]:
+    """Return every weight of the tree by name, in order.
+
+    Raises
+    ------
+    RNNXError
+        If two cells hold different weights under one name.
+    """
+    found: dict[str, Parameter] = {}
+    for leaf in cell.leaves():
+        for parameter in leaf.own_parameters():
+            if found.setdefault(parameter.name, parameter) is not parameter:
+                raise RNNXError(
+                    f"two cells of the tree each have a weight of their own called {parameter.name!r}: give one of them "
+                    "another prefix=, or share the weights with params="
+                )
+    return found
+
+
+def values(cell: Node) -> dict[str, Array]:
+    """Return the value of every weight of the tree by name."""
+    return {name: parameter.value for name, parameter in parameters(cell).items()}
+
+
+def input_size_of(cell: Node, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
+    """Return the size of the inputs that fits weights of these shapes, or None if they do not tell."""
+    for leaf in cell.first_leaves():
+        size = leaf.input_size_of(shapes)
+        if size is not None:
+            return size
+    return None
+
+
+def create(
+    cell: Node, input_size: int, backend: Backend, dtype: str, device: str | None, rng: np.random.Generator
+) -> None:
+    """Give a value to every weight of the tree that has none."""
+    for leaf, size in cell.sized_leaves(input_size):
+        for parameter in leaf.own_parameters():
+            if parameter.value is None:
+                initial = parameter.init(rng, parameter.shape(size))
+                parameter.value = backend.from_numpy(cast(initial, dtype), device)
+
+
+def check_fit(cell: Node, input_size: int, backend: Backend, dtype: str, device: str | None) -> None:
+    """Raise unless every weight of the tree fits inputs of this size, dtype and device."""
+    for leaf, size in cell.sized_leaves(input_size):
+        for parameter in leaf.own_parameters():
+            parameter.check(parameter.value.shape, size)
+            for what, weight, inputs in (
+                ("dtype", backend.dtype(parameter.value), dtype),
+                ("device", backend.device(parameter.value), device),
+            ):
+                if weight != inputs:
+                    raise BackendMismatchError(
+                        f"weight {parameter.name!r} has {what} {weight} and the inputs have {inputs}: "
+                        f"use cell.to(..., {what}={inputs!r}), or convert the inputs"
+                    )
+
+
+def load(cell: Node, packed: Mapping[str, Array], ignore_extra: bool) -> None:
+    """Set every weight of the tree from arrays by packed name: all of them, or, on an error, none."""
+    known = parameters(cell)
+    missing = [name for name in known if name not in packed]
+    extra = [name for name in packed if name not in known]
+    if missing or (extra and not ignore_extra):
+        raise WeightFormatError(_strictness(missing, extra, known, packed))
+    _check_shapes(cell, {name: tuple(packed[name].shape) for name in known})
+    here = backend_of_weights(cell)
+    fresh = {name: packed[name] for name in known}
+    owner = backend_of(fresh.values())
+    dtypes = {owner.dtype(array) for array in fresh.values()}
+    if len(dtypes) > 1:
+        raise BackendMismatchError(f"the weights have several dtypes: {', '.join(sorted(dtypes))}; expected one")
+    if here is None:
+        placed = {name: owner.from_numpy(owner.to_numpy(array), owner.device(array)) for name, array in fresh.items()}
+    else:
+        device = here.device(next(iter(_present(known.values()))))
+        placed = {name: here.from_numpy(owner.to_numpy(array), device) for name, array in fresh.items()}
+    for name, parameter in known.items():
+        parameter.value = placed[name]
+
+
+def move(cell: Node, backend: Backend, device: str | None, dtype: str | None) -> None:
+    """Move every weight of the tree that has a value."""
+    here = backend_of_weights(cell)
+    if here is None:
+        raise RNNXError("the cell has no weights yet: call initialize() or load_params() before to()")
+    for parameter in parameters(cell).values():
+        array = here.to_numpy(parameter.value)
+        parameter.value = backend.from_numpy(cast(array, dtype or here.dtype(parameter.value)), device)
+
+
+def backend_of_weights(cell: Node) -> Backend | None:
+    """Return the backend that owns the tree's weights, or None if none has a value."""
+    present = list(_present(parameters(cell).values()))
+    return backend_of(present) if present else None
+
+
+def _present(found: Iterable[Parameter]) -> Iterator[Array]:
+    return (parameter.value for parameter in found if parameter.value is not None)
+
+
+def _check_shapes(cell: Node, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    input_size = input_size_of(cell, shapes)
+    if input_size is None:
+        return
+    for leaf, size in cell.sized_leaves(input_size):
+        for parameter in leaf.own_parameters():
+            parameter.check(shapes[parameter.name], size)
+
+
+def _strictness(
+    missing: list[str], extra: list[str], known: Mapping[str, Parameter], given: Mapping[str, Array]
+) -> str:
+    lines = [f"weight {name!r} is missing{nearest(name, given)}" for name in missing]
+    lines += [f"weight {name!r} is none of this cell's{nearest(name, known)}" for name in extra]
+    return "; ".join(lines[:8]) + (f"; and {len(lines) - 8} more" if len(lines) > 8 else "")
+
+
+def cast(array: Any, dtype: str) -> Any:
+    """Return the array in a dtype given by name; bfloat16 comes from ml_dtypes."""
+    if dtype == "bfloat16":
+        import ml_dtypes  # NumPy itself has no bfloat16
+
+        return array.astype(ml_dtypes.bfloat16)
+    try:
+        return np.asarray(array).astype(np.dtype(dtype))
+    except TypeError as error:
+        raise ShapeError(f"no dtype is called {dtype!r}") from error

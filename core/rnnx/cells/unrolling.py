@@ -1,0 +1,132 @@
+"""One call of `unroll` or `vjp`: its arguments, its plan, and the way back to the caller's form."""
+
+from __future__ import annotations
+
+import dataclasses
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rnnx.backend import Array, Backend, Call
+from rnnx.cells import placement
+from rnnx.cells.arguments import Arrangement, checked_length, checked_states, flat, read_inputs
+from rnnx.errors import ShapeError
+from rnnx.ops import Ops, seeds
+from rnnx.plan import Plan, Planner
+
+if TYPE_CHECKING:
+    from rnnx.cells.base import BaseRNNCell
+
+__all__ = ["Gradients", "Unrolling"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Gradients:
+    """Gradients of a scalar with respect to what a call of `vjp` was given.
+
+    Parameters
+    ----------
+    inputs : array or list of array
+        Held as the inputs were.
+    begin_state : list of array
+        Flat, in the order of the cell's `state_info`.
+    weights : dict of str to array
+        By packed name.
+    """
+
+    inputs: Any
+    begin_state: list[Array]
+    weights: dict[str, Array]
+
+
+class Unrolling:
+    """The arguments of one call, checked, and the plan that they lead to.
+
+    Attributes
+    ----------
+    plan : Plan
+        What will run.
+    order : nested list of int
+        Which of the plan's states are returned, and how they are nested.
+    """
+
+    def __init__(
+        self,
+        cell: BaseRNNCell,
+        length: int | None,
+        inputs: Any,
+        begin_state: Any,
+        layout: str,
+        merge_outputs: bool | None,
+        valid_length: Any,
+        training: bool,
+        fuse: bool,
+    ) -> None:
+        cell.reset()
+        self.cell = cell
+        self.backend, self.read, self.inputs = read_inputs(length, inputs, layout, None)
+        merged = cell.merges(self.read.merged) if merge_outputs is None else merge_outputs
+        self.written = Arrangement(self.read.time_axis, merged)
+        self.valid_length = checked_length(self.backend, valid_length, self.inputs)
+        call = Call(
+            self.backend.dtype(self.inputs), self.backend.device(self.inputs), training, self.valid_length is not None
+        )
+        self.plan = Plan(self.backend, call, cell.stage(Planner(self.backend, call, fuse), self.inputs.shape[2]))
+        if begin_state is None:
+            begin_state = cell.begin_state()
+        self.states = checked_states(self.backend, begin_state, cell.state_shape, self.inputs[0], "begin_state")
+        self.order = cell.nest(list(range(len(self.states))))
+
+    def run(self, seed: int | None) -> tuple[Any, list[Any]]:
+        """Return outputs and states as the caller wants them."""
+        self.cell.ready(self.backend, self.inputs, self.inputs.shape[2])
+        ops = Ops(self.backend, self.plan.call.training, seeds(seed))
+        weights = placement.values(self.cell)
+        outputs, states = self.plan.run(ops, weights, self.inputs, self.states, self.valid_length)
+        return self.written.from_time_major(self.backend, outputs), _rearranged(self.order, states)
+
+    def vjp(self, seed: int | None) -> tuple[Any, list[Any], Callable[..., Gradients]]:
+        """Return what `run` does, and the vector-Jacobian product."""
+        self.cell.ready(self.backend, self.inputs, self.inputs.shape[2])
+        weights = placement.values(self.cell)
+        chosen = secrets.randbits(63) if seed is None else seed
+        split = 1 + len(self.states)
+        kept = list(flat(self.order))
+
+        def function(recorder: Backend, arrays: Sequence[Array]) -> list[Array]:
+            ops = Ops(recorder, self.plan.call.training, seeds(chosen))
+            named = dict(zip(weights, arrays[split:], strict=True))
+            outputs, states = self.plan.run(ops, named, arrays[0], list(arrays[1:split]), self.valid_length)
+            return [outputs, *(states[index] for index in kept)]
+
+        arguments = [self.inputs, *self.states, *weights.values()]
+        (outputs, *states), pullback = self.backend.differentiate(function, arguments)
+
+        def pull(outputs_gradient: Any, states_gradient: Any = None) -> Gradients:
+            cotangents = self._cotangents([outputs, *states], outputs_gradient, states_gradient)
+            gradients = pullback(cotangents)
+            named = dict(zip(weights, gradients[split:], strict=True))
+            return Gradients(self.read.from_time_major(self.backend, gradients[0]), gradients[1:split], named)
+
+        nested = _rearranged(self.order, dict(zip(kept, states, strict=True)))
+        return self.written.from_time_major(self.backend, outputs), nested, pull
+
+    def _cotangents(self, results: list[Array], outputs: Any, states: Any) -> list[Array]:
+        """Return one cotangent for each result, zeros where the caller gave None."""
+        zeros = [self.backend.zeros(tuple(result.shape), result) for result in results]
+        given = zeros[1:] if states is None else list(flat(states))
+        if len(given) != len(zeros) - 1:
+            raise ShapeError(f"{len(given)} gradients of states were given, expected {len(zeros) - 1}")
+        found = [zeros[0] if outputs is None else self.written.to_time_major(self.backend, outputs), *given]
+        found = [blank if array is None else array for array, blank in zip(found, zeros, strict=True)]
+        for array, result in zip(found, results, strict=True):
+            if tuple(array.shape) != tuple(result.shape):
+                raise ShapeError(
+                    f"a gradient has shape {tuple(array.shape)}, and the result it is of {tuple(result.shape)}, time-major"
+                )
+        return found
+
+
+def _rearranged(order: list[Any], arrays: Sequence[Array] | Mapping[int, Array]) -> list[Any]:
+    """Return the arrays in the places where a nested list has their numbers."""
+    return [_rearranged(place, arrays) if isinstance(place, list) else arrays[place] for place in order]

@@ -1,0 +1,1 @@
+"""Layout algebra of recurrent weights, and the portable file."""
