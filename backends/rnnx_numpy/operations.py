@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +17,8 @@ Array = npt.NDArray[Any]
 def sigmoid(array: Array) -> Array:
     """Return 1 / (1 + exp(-x)), as a shifted tanh: exact in the tails and never overflowing."""
     half = np.asarray(0.5, array.dtype)
-    return np.tanh(array * half) * half + half
+    result: Array = np.tanh(array * half) * half + half
+    return result
 
 
 def softplus(array: Array) -> Array:
@@ -28,7 +30,7 @@ def cuts(parts: int | Sequence[int], size: int) -> list[int]:
     """Return where `numpy.split` cuts an axis of `size` for so many equal parts, or for parts of these sizes."""
     if isinstance(parts, int):
         return [size // parts * index for index in range(1, parts)]
-    return np.cumsum(parts[:-1]).tolist()
+    return list(itertools.accumulate(parts[:-1]))
 
 
 def reverse(array: Array, valid_length: Array | None) -> Array:

@@ -34,8 +34,8 @@ class Sweep:
     states : list of array
         After the last step taken, each (H, N).
     pull : callable or None
-        Takes the gradients of outputs and states; returns those of the inputs (I, T, N), of the states before, and of the
-        four weights. None unless it was asked for.
+        Takes the gradients of outputs and states; returns those of the inputs (I, T, N), of the states before, and of
+        the four weights. None unless it was asked for.
     """
 
     outputs: Array

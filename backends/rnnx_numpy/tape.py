@@ -37,7 +37,7 @@ class Variable:
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the array."""
-        return self.value.shape
+        return tuple(self.value.shape)
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -128,7 +128,8 @@ class TapeBackend(Backend):
 
     def to_numpy(self, array: Any) -> Array:
         """See `Backend.to_numpy`."""
-        return _value(array)
+        found: Array = _value(array)
+        return found
 
     def devices(self) -> tuple[str, ...]:
         """See `Backend.devices`."""

@@ -12,7 +12,6 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from rnnx.errors import UnsupportedError
@@ -179,7 +178,6 @@ class Backend(abc.ABC):
 
     def device(self, array: Array) -> str | None:
         """Return the name of the array's device, or None where the framework knows only one."""
-        del array
         return None
 
     # -- Tier 1: operations ---------------------------------------------------------------------------------------
@@ -252,7 +250,6 @@ class Backend(abc.ABC):
 
     def plan(self, recurrence: Recurrence, call: Call) -> Kernel | Unsupported:
         """Return the kernel that will run the recurrence in such a call, or why none can."""
-        del recurrence, call
         return Unsupported(f"backend {self.name!r} has no fused kernels")
 
     def run(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 __all__ = [
@@ -42,5 +41,7 @@ class WeightFormatError(RNNXError, ValueError):
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return `` (nearest: 'x')`` for the known name closest to `name`, or nothing."""
+    import difflib  # only an error needs it, and it is not small
+
     found = difflib.get_close_matches(name, list(known), n=1)
     return f" (nearest: {found[0]!r})" if found else ""

@@ -5,6 +5,7 @@ A plugin is a light module that imports nothing heavy. It is found by its entry 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ import pluggy
 
 from rnnx.backend import Backend, BackendInfo
 
-__all__ = ["PROJECT", "hookimpl", "rnnx_backends", "rnnx_conformance"]
+__all__ = ["PROJECT", "FormatInfo", "hookimpl", "rnnx_backends", "rnnx_conformance", "rnnx_formats"]
 
 #: Name of the pluggy project, of the entry-point group, and prefix of every hook.
 PROJECT = "rnnx"
@@ -26,6 +27,27 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 @hookspec
 def rnnx_backends() -> Sequence[BackendInfo]:  # type: ignore[empty-body]
     """Return the backends that this plugin brings, without importing their frameworks."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FormatInfo:
+    """What is known of a file format without importing it: strings only.
+
+    Parameters
+    ----------
+    name : str
+        The name that users type.
+    target : str
+        ``"module:Class"`` of the `rnnx.archive.Format`, imported when a file is read or written.
+    """
+
+    name: str
+    target: str
+
+
+@hookspec
+def rnnx_formats() -> Sequence[FormatInfo]:  # type: ignore[empty-body]
+    """Return the file formats that this plugin brings."""
 
 
 @hookspec(firstresult=True)

@@ -16,8 +16,9 @@ __all__ = ["Initializer", "LSTMBias", "Uniform", "default_initializer", "zeros"]
 
 Array = npt.NDArray[Any]
 
-#: Fills a new float64 array of the given shape; the dtype of the weight is applied afterwards.
-Initializer = Callable[[np.random.Generator, tuple[int, ...]], Array]
+#: Fills a new float64 array of the given shape; the dtype of the weight is applied afterwards. The generator's type is
+#: written as text because naming it would import `numpy.random` with rnnx.
+Initializer = Callable[["np.random.Generator", tuple[int, ...]], Array]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Uniform:
         return rng.uniform(-self.scale, self.scale, shape)
 
 
-def zeros(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:  # noqa: ARG001 - one signature for all
+def zeros(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
     """Return zeros: the initial value of every bias but the forget gate's."""
     return np.zeros(shape)
 

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Iterator, Mapping
-from typing import Protocol
+import dataclasses
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from rnnx.backend import Array, Backend
 
-__all__ = ["Ops", "Step", "Stepped", "seeds"]
+__all__ = ["Ops", "Slot", "Step", "Stepped", "Weights", "fill_slots", "seeds"]
 
 _MASK = (1 << 64) - 1
+
+#: Weights by name.
+Weights = Mapping[str, Array]
 
 #: One step: inputs (N, I) and states in, outputs and new states out.
 Step = tuple[Array, list[Array]]
 
 
-class Stepped(Protocol):
-    """A cell bound to its weights, ready to be stepped."""
+#: A cell bound to its weights, ready to be stepped.
+Stepped = Callable[[Array, list[Array]], Step]
 
-    def __call__(self, inputs: Array, states: list[Array]) -> Step:
-        """Return the outputs and the new states."""
-        ...
+
+@dataclasses.dataclass(frozen=True)
+class Slot:
+    """One array that a stepped cell carries from step to step; one that is not public starts at zero."""
+
+    shape: tuple[int, ...]
+    public: bool = True
 
 
 def seeds(seed: int | None) -> Iterator[int]:
@@ -30,7 +37,7 @@ def seeds(seed: int | None) -> Iterator[int]:
     Each place that draws at random takes the next one, so a network draws the same whether its layers are fused or not.
     The stream is SplitMix64 (Steele, Lea and Flood, 2014).
     """
-    state = secrets.randbits(64) if seed is None else seed & _MASK
+    state = int.from_bytes(os.urandom(8), "little") if seed is None else seed & _MASK
     while True:
         state = (state + 0x9E3779B97F4A7C15) & _MASK
         mixed = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
@@ -87,5 +94,9 @@ class Ops:
         return blank if rate == 1 else self.where(self.keep(rate, inputs), inputs * (1.0 / (1.0 - rate)), blank)
 
 
-#: A tree's weights by full name.
-Weights = Mapping[str, Array]
+def fill_slots(ops: Ops, slots: Sequence[Slot], states: Sequence[Array], inputs: Array) -> list[Array]:
+    """Return everything a stepped cell carries at the start: the given states, and zeros in what is not public."""
+    given, batch = iter(states), inputs.shape[0]
+    return [
+        next(given) if slot.public else ops.zeros(tuple(size or batch for size in slot.shape), inputs) for slot in slots
+    ]

@@ -1,35 +1,30 @@
-"""Which backends there are, and which one a call uses.
+"""Which backends and formats there are, and which backend a call uses.
 
-Plugins are found through the entry-point group ``rnnx`` the first time a backend is needed. A plugin that fails is kept
-with its cause, shown by `list_backends`, and harms nobody else.
+Plugins are looked for the first time one is needed; see `rnnx.discovery`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import contextvars
-import dataclasses
-import importlib
-import importlib.util
 import os
 import threading
-import types
 from collections.abc import Iterable, Iterator
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import TYPE_CHECKING
 
-import pluggy
+from rnnx.backend import Backend, BackendInfo
+from rnnx.errors import BackendMismatchError
 
-from rnnx import hookspecs
-from rnnx.backend import API_VERSION, Backend, BackendInfo
-from rnnx.errors import BackendMismatchError, BackendNotFoundError, RNNXError, nearest
+if TYPE_CHECKING:
+    from rnnx.discovery import BackendStatus, Plugins
+    from rnnx.hookspecs import FormatInfo
 
 __all__ = [
-    "BackendStatus",
     "backend_of",
     "default_backend",
     "get_backend",
     "list_backends",
+    "list_formats",
     "refresh",
     "register_backend",
     "use_backend",
@@ -42,103 +37,30 @@ ENVIRONMENT = "RNNX_BACKEND"
 FALLBACK = "numpy"
 
 
-@dataclasses.dataclass(frozen=True)
-class BackendStatus:
-    """One line of `list_backends`: a backend, or a plugin that failed, and why it cannot be used."""
-
-    name: str
-    available: bool
-    reason: str = ""
-    info: BackendInfo | None = None
-
-
-class _Registry:
-    """What has been found so far: backends by name, failures by name, and the backends already imported."""
-
-    def __init__(self) -> None:
-        self.manager = pluggy.PluginManager(hookspecs.PROJECT)
-        self.manager.add_hookspecs(hookspecs)
-        self.infos: dict[str, BackendInfo] = {}
-        self.failures: dict[str, BaseException] = {}
-        self.loaded: dict[str, Backend] = {}
-
-    def discover(self, found: Iterable[EntryPoint]) -> None:
-        """Register each plugin by itself, so that one that fails is the only one that fails."""
-        for entry in sorted(found, key=lambda entry: entry.name):
-            try:
-                self.register_plugin(entry.load(), entry.name)
-            except Exception as error:  # a plugin is foreign code: whatever it raises is its report
-                self.failures[entry.name] = error
-
-    def register_plugin(self, plugin: object, name: str) -> None:
-        _refuse_misspelt_hooks(plugin)
-        self.manager.register(plugin, name)
-        try:
-            self.manager.check_pending()
-            hook = self.manager.subset_hook_caller(
-                "rnnx_backends", [other for other in self.manager.get_plugins() if other is not plugin]
-            )
-            for infos in hook():
-                for info in infos:
-                    self.add(info)
-        except BaseException:
-            self.manager.unregister(plugin)
-            raise
-
-    def add(self, info: BackendInfo) -> None:
-        if info.api_version != API_VERSION:
-            raise RNNXError(
-                f"backend {info.name!r} is written for version {info.api_version} of the backend contract, "
-                f"and this rnnx has version {API_VERSION}"
-            )
-        if self.infos.get(info.name, info) != info:
-            raise RNNXError(f"two backends are called {info.name!r}: {self.infos[info.name].target} and {info.target}")
-        self.infos[info.name] = info
-
-    def load(self, name: str) -> Backend:
-        if name not in self.loaded:
-            self.loaded[name] = _import_backend(self._info(name))
-        return self.loaded[name]
-
-    def _info(self, name: str) -> BackendInfo:
-        if name in self.infos:
-            return self.infos[name]
-        if name in self.failures:
-            raise BackendNotFoundError(f"plugin {name!r} is broken: {_cause(self.failures[name])}") from self.failures[
-                name
-            ]
-        raise BackendNotFoundError(
-            f"no backend is called {name!r}{nearest(name, self.infos)}; there are {', '.join(sorted(self.infos))}"
-        )
-
-    def status(self) -> list[BackendStatus]:
-        found = [_status(info) for _, info in sorted(self.infos.items())]
-        broken = [BackendStatus(name, False, _cause(error)) for name, error in sorted(self.failures.items())]
-        return found + broken
-
-
 _lock = threading.RLock()
-_registry: _Registry | None = None
+_plugins: Plugins | None = None
 _environment: str | None = None
 _chosen: contextvars.ContextVar[str | None] = contextvars.ContextVar("rnnx_backend", default=None)
 
 
-def _current() -> _Registry:
-    """Return the registry, looking for plugins the first time."""
-    global _registry, _environment
+def _current() -> Plugins:
+    """Return the plugins, looking for them the first time."""
+    global _plugins, _environment
     with _lock:
-        if _registry is None:
-            _registry = _Registry()
-            _registry.discover(entry_points(group=hookspecs.PROJECT))
+        if _plugins is None:
+            from rnnx.discovery import Plugins  # pluggy is not imported with rnnx, but when it is first needed
+
+            _plugins = Plugins()
+            _plugins.discover()
             _environment = os.environ.get(ENVIRONMENT) or None
-        return _registry
+        return _plugins
 
 
 def refresh() -> None:
     """Forget every backend found, and the environment variable read: the next use looks again."""
-    global _registry
+    global _plugins
     with _lock:
-        _registry = None
+        _plugins = None
 
 
 def register_backend(info: BackendInfo) -> None:
@@ -156,6 +78,11 @@ def register_backend(info: BackendInfo) -> None:
 def list_backends() -> list[BackendStatus]:
     """Return every backend that was found, and every plugin that failed, with the reason it cannot be used."""
     return _current().status()
+
+
+def list_formats() -> list[FormatInfo]:
+    """Return every file format that was found."""
+    return [info for _, info in sorted(_current().formats.items())]
 
 
 def get_backend(name: str) -> Backend:
@@ -227,39 +154,3 @@ def _owner(kind: type) -> str:
 
 def _class_name(kind: type) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
-
-
-def _status(info: BackendInfo) -> BackendStatus:
-    if importlib.util.find_spec(info.framework.partition(".")[0]) is None:
-        return BackendStatus(info.name, False, f"{info.framework} is not installed: {info.install_hint}", info)
-    return BackendStatus(info.name, True, "", info)
-
-
-def _import_backend(info: BackendInfo) -> Backend:
-    module, _, attribute = info.target.partition(":")
-    try:
-        kind: Any = getattr(importlib.import_module(module), attribute)
-    except Exception as error:  # a framework can fail to import in any way it likes
-        raise BackendNotFoundError(
-            f"backend {info.name!r} does not import ({_cause(error)}): {info.install_hint}"
-        ) from error
-    backend = kind()
-    if not isinstance(backend, Backend):
-        raise BackendNotFoundError(f"{info.target} is not a subclass of rnnx.backend.Backend")
-    return backend
-
-
-def _refuse_misspelt_hooks(plugin: object) -> None:
-    """A module's function called ``rnnx_…`` that is no hook would otherwise never be called, without a word."""
-    known = {name for name in vars(hookspecs) if name.startswith("rnnx_")}
-    for name, value in vars(plugin).items():
-        if not name.startswith("rnnx_") or not isinstance(value, types.FunctionType):
-            continue
-        if name not in known:
-            raise RNNXError(f"there is no hook {name!r}{nearest(name, known)}")
-        if not hasattr(value, f"{hookspecs.PROJECT}_impl"):
-            raise RNNXError(f"{name} is not marked with @rnnx.hookspecs.hookimpl")
-
-
-def _cause(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from rnnx.backend import Array, Kernel, KernelWeights, Recurrence
-from rnnx.ops import Ops, Step, Stepped, Weights
+from rnnx.ops import Ops, Slot, Step, Stepped, Weights, fill_slots
 from rnnx.weights.layout import GROUPS, layer_names, split_flat
 
 __all__ = [
@@ -23,12 +23,10 @@ __all__ = [
     "Loop",
     "Residual",
     "Run",
-    "Slot",
     "Stage",
     "Steppable",
     "Unfused",
     "described",
-    "fill_slots",
 ]
 
 
@@ -73,14 +71,6 @@ class Stage(Protocol):
     def run(self, run: Run, inputs: Array, states: list[Array]) -> Step:
         """Map inputs (T, N, C) and states to outputs and states."""
         ...
-
-
-@dataclasses.dataclass(frozen=True)
-class Slot:
-    """One array that a stepped cell carries from step to step; one that is not public starts at zero."""
-
-    shape: tuple[int, ...]
-    public: bool = True
 
 
 class Steppable(Protocol):
@@ -135,7 +125,7 @@ class Fused(_Leaf):
 
     def _weights(self, weights: Weights) -> KernelWeights:
         layers = tuple(tuple(weights[prefix + group] for group in GROUPS) for prefix in self.prefixes)
-        return KernelWeights(layers)  # type: ignore[arg-type]  # GROUPS has four names
+        return KernelWeights(layers)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -315,14 +305,6 @@ class Bidirectional:
         back, back_states = self.backward.run(run, turned, states[split:])
         outputs = run.ops.concat([ahead, run.ops.reverse(back, run.valid_length)], -1)
         return outputs, [*ahead_states, *back_states]
-
-
-def fill_slots(ops: Ops, slots: Sequence[Slot], states: Sequence[Array], inputs: Array) -> list[Array]:
-    """Return everything a stepped cell carries at the start: the given states, and zeros in what is not public."""
-    given, batch = iter(states), inputs.shape[0]
-    return [
-        next(given) if slot.public else ops.zeros(tuple(size or batch for size in slot.shape), inputs) for slot in slots
-    ]
 
 
 def _run_kernel(run: Run, kernel: Kernel, weights: KernelWeights, inputs: Array, states: list[Array]) -> Step:

@@ -5,7 +5,6 @@ from rnnx.cells.basic import GRUCell, LSTMCell, RNNCell
 from rnnx.cells.containers import BidirectionalCell, SequentialRNNCell
 from rnnx.cells.fused import FusedRNNCell
 from rnnx.cells.modifiers import DropoutCell, ModifierCell, ResidualCell, ZoneoutCell
-from rnnx.cells.unrolling import Gradients
 
 __all__ = [
     "BaseRNNCell",
@@ -13,7 +12,6 @@ __all__ = [
     "DropoutCell",
     "FusedRNNCell",
     "GRUCell",
-    "Gradients",
     "LSTMCell",
     "ModifiedCellError",
     "ModifierCell",

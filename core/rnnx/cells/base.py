@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,15 +12,16 @@ from rnnx.backend import Array
 from rnnx.cells import placement
 from rnnx.cells.arguments import checked_states, flat
 from rnnx.cells.node import Node
-from rnnx.cells.unrolling import Gradients, Unrolling
-from rnnx.errors import RNNXError, ShapeError, UnsupportedError
+from rnnx.errors import RNNXError, ShapeError
 from rnnx.fusion import fused_spec
-from rnnx.ops import Ops, Step, seeds
+from rnnx.ops import Ops, Step, fill_slots, seeds
 from rnnx.params import RNNParams
-from rnnx.plan import Plan
 from rnnx.registry import backend_of, default_backend, get_backend
 from rnnx.spec import CellSpec
-from rnnx.stages import fill_slots
+
+if TYPE_CHECKING:
+    from rnnx.cells.unrolling import Gradients, Unrolling
+    from rnnx.plan import Plan
 
 __all__ = ["BaseRNNCell", "ModifiedCellError"]
 
@@ -34,8 +35,9 @@ class ModifiedCellError(RNNXError):
 class BaseRNNCell(Node):
     """Base of all cells.
 
-    A cell of one's own declares its weights with ``self.params.get(name, shape=...)`` (0 stands for the input size), its
-    states with `state_info`, and its equation in `step`. It then runs, unrolls, trains, saves and loads on every backend.
+    A cell of one's own declares its weights with ``self.params.get(name, shape=...)`` (0 stands for the input size),
+    its states with `state_info`, and its equation in `step`. It then runs, unrolls, trains, saves and loads on every
+    backend.
 
     Parameters
     ----------
@@ -64,13 +66,6 @@ class BaseRNNCell(Node):
         """Shapes of the states."""
         return [info["shape"] for info in self.state_info]
 
-    def reset(self) -> None:
-        """Forget what was kept from step to step, before another sequence is stepped through."""
-        self._init_counter = -1
-        self._memory: list[Array] | None = None
-        for cell in self._cells:
-            cell.reset()
-
     def begin_state(
         self, func: Callable[..., Array] | None = None, batch_size: int | None = None, **kwargs: Any
     ) -> States:
@@ -93,7 +88,7 @@ class BaseRNNCell(Node):
         """
         if self._modified:
             raise ModifiedCellError(
-                f"this {type(self).__name__} belongs to a modifier cell (zoneout, residual): call the modifier cell instead"
+                f"this {type(self).__name__} belongs to a modifier cell (zoneout, residual): call that instead"
             )
         if func is not None and batch_size is None:
             raise ShapeError("begin_state(func) needs batch_size=: without it a state's shape is not known")
@@ -181,8 +176,8 @@ class BaseRNNCell(Node):
             True returns outputs as one array, False as a list of T arrays (N, C). None does as MXNet: a list for plain
             cells, an array for a fused one.
         valid_length : array of int, optional
-            (N,), the steps of each row that count, from 0 to T. Outputs past them are zero, final states are those of the
-            last step that counts, and the reverse direction starts there.
+            (N,), the steps of each row that count, from 0 to T. Outputs past them are zero, final states are those of
+            the last step that counts, and the reverse direction starts there.
         training : bool
             Whether dropout and zoneout act.
         seed : int, optional
@@ -195,9 +190,9 @@ class BaseRNNCell(Node):
         outputs : array or list of array
             As `merge_outputs` says.
         states : nested list of array
-            The final states: a list of two lists for a `BidirectionalCell`, as in MXNet. `begin_state` takes it as it is.
+            The final states, a list of two lists for a `BidirectionalCell` as in MXNet; `begin_state` takes it so.
         """
-        prepared = Unrolling(self, length, inputs, begin_state, layout, merge_outputs, valid_length, training, fuse)
+        prepared = self._unrolling(length, inputs, begin_state, layout, merge_outputs, valid_length, training, fuse)
         return prepared.run(seed)
 
     # -- what rnnx adds -------------------------------------------------------------------------------------------
@@ -225,7 +220,7 @@ class BaseRNNCell(Node):
             ``pullback(outputs, states=None)`` takes the gradient of a scalar with respect to the outputs and the final
             states (None for zeros) and returns its `Gradients` with respect to inputs, begin states and every weight.
         """
-        prepared = Unrolling(self, length, inputs, begin_state, layout, merge_outputs, valid_length, training, fuse)
+        prepared = self._unrolling(length, inputs, begin_state, layout, merge_outputs, valid_length, training, fuse)
         return prepared.vjp(seed)
 
     def explain(
@@ -238,7 +233,7 @@ class BaseRNNCell(Node):
         fuse: bool = True,
     ) -> Plan:
         """Return the plan that `unroll` would run with such inputs: every stage, its kernel, and what was refused."""
-        return Unrolling(self, None, inputs, None, layout, None, valid_length, training, fuse).plan
+        return self._unrolling(None, inputs, None, layout, None, valid_length, training, fuse).plan
 
     def initialize(
         self,
@@ -282,7 +277,7 @@ class BaseRNNCell(Node):
         """
         arrays = dict(params)
         if any(name not in placement.parameters(self) and name.endswith("parameters") for name in arrays):
-            self._converted(fused_spec(self.spec)).unpack_present(arrays)
+            self.converted(fused_spec(self.spec)).unpack_present(arrays)
         for leaf in self.leaves():
             leaf.unpack_present(arrays)
             leaf.pack_present(arrays)
@@ -308,9 +303,15 @@ class BaseRNNCell(Node):
         UnsupportedError
             If there is none, naming the cell that stands in the way.
         """
-        return self._converted(fused_spec(self.spec))
+        return self.converted(fused_spec(self.spec))
 
-    def _converted(self, spec: CellSpec) -> BaseRNNCell:
+    def _unrolling(self, *arguments: Any) -> Unrolling:
+        """Return the call of `unroll` or `vjp` with these arguments."""
+        from rnnx.cells.unrolling import Unrolling  # plans are imported when the first is made, not with rnnx
+
+        return Unrolling(self, *arguments)
+
+    def converted(self, spec: CellSpec) -> BaseRNNCell:
         """Return the tree of `spec`, with this tree's weights if they fit it gate by gate."""
         other = BaseRNNCell.from_spec(spec)
         weights = {name: value for name, value in placement.values(self).items() if value is not None}

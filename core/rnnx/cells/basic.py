@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rnnx.backend import Array, Recurrence
 from rnnx.cells.base import BaseRNNCell
@@ -11,9 +11,11 @@ from rnnx.errors import ShapeError, UnsupportedError, nearest
 from rnnx.initializers import Initializer, LSTMBias
 from rnnx.ops import Ops, Step, Weights
 from rnnx.params import RNNParams
-from rnnx.plan import Planner
 from rnnx.spec import GATES
-from rnnx.stages import Stage
+
+if TYPE_CHECKING:
+    from rnnx.plan import Planner
+    from rnnx.stages import Stage
 
 __all__ = ["ACTIVATIONS", "GRUCell", "LSTMCell", "RNNCell"]
 
@@ -93,8 +95,8 @@ class RNNCell(_PlainCell):
     num_hidden : int
         H, the number of units.
     activation : str or callable
-        The name of one of MXNet's activations: relu, sigmoid, tanh, softrelu, softsign, log_sigmoid, mish. Or a function
-        of one array, in the framework of the arrays the cell is used with; such a cell cannot be saved.
+        The name of one of MXNet's activations: relu, sigmoid, tanh, softrelu, softsign, log_sigmoid, mish. Or a
+        function of one array, in the framework of the arrays the cell is used with; such a cell cannot be saved.
     prefix : str
         Put before the weights' names.
     params : RNNParams, optional
@@ -141,8 +143,8 @@ class LSTMCell(_PlainCell):
 
     .. math:: c' = \sigma(a_f) c + \sigma(a_i) \tanh(a_c), \qquad h' = \sigma(a_o) \tanh(c')
 
-    Weights ``i2h_weight (4H, I)``, ``h2h_weight (4H, H)``, ``i2h_bias (4H,)``, ``h2h_bias (4H,)``; states ``[h, c]``, each
-    (N, H).
+    Weights ``i2h_weight (4H, I)``, ``h2h_weight (4H, H)``, ``i2h_bias (4H,)``, ``h2h_bias (4H,)``; states ``[h, c]``,
+    each (N, H).
 
     Parameters
     ----------
@@ -193,7 +195,8 @@ class GRUCell(_PlainCell):
     as in MXNet and cuDNN. ``reset_after=False`` resets before the product, as Cho et al. (2014) wrote it:
     :math:`n = \tanh(a_o + W_{h2h,o} (r h) + b_{h2h,o})`. Neither can be converted to the other.
 
-    Weights ``i2h_weight (3H, I)``, ``h2h_weight (3H, H)``, ``i2h_bias (3H,)``, ``h2h_bias (3H,)``; state ``[h (N, H)]``.
+    Weights ``i2h_weight (3H, I)``, ``h2h_weight (3H, H)``, ``i2h_bias (3H,)``, ``h2h_bias (3H,)``; state
+    ``[h (N, H)]``.
 
     Parameters
     ----------

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from rnnx.backend import Array
 from rnnx.cells.base import BaseRNNCell
 from rnnx.cells.node import Node
 from rnnx.errors import RNNXError, UnsupportedError
-from rnnx.ops import Ops, Step, Stepped, Weights
+from rnnx.ops import Ops, Slot, Step, Stepped, Weights
 from rnnx.params import Parameter, RNNParams
-from rnnx.plan import Planner
-from rnnx.stages import Slot, Stage
+
+if TYPE_CHECKING:
+    from rnnx.plan import Planner
+    from rnnx.stages import Stage
 
 __all__ = ["BidirectionalCell", "SequentialRNNCell"]
 
@@ -198,7 +200,6 @@ class BidirectionalCell(_Container):
 
     def merges(self, inputs_merged: bool) -> bool:
         """Say True if both cells do; they are given a list."""
-        del inputs_merged
         return all(cell.merges(False) for cell in self._cells)
 
     def nest(self, states: list[Any]) -> list[Any]:

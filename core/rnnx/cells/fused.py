@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
-from typing import Any, NoReturn
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from rnnx.backend import Array, Backend, Recurrence
+from rnnx.backend import Array, Recurrence
 from rnnx.cells.base import BaseRNNCell
 from rnnx.errors import ShapeError, UnsupportedError, WeightFormatError, nearest
 from rnnx.fusion import unfused_spec
 from rnnx.initializers import LSTMBias, default_initializer
 from rnnx.ops import Ops, Stepped, Weights
 from rnnx.params import RNNParams, Shape
-from rnnx.plan import Planner
 from rnnx.registry import backend_of, get_backend
 from rnnx.spec import GATES, MODES
-from rnnx.stages import Stage
 from rnnx.weights.layout import (
     GROUPS,
     flat_size,
@@ -31,15 +29,20 @@ from rnnx.weights.layout import (
     take,
 )
 
+if TYPE_CHECKING:
+    from rnnx.plan import Planner
+    from rnnx.stages import Stage
+
 __all__ = ["FusedRNNCell"]
 
 
 class FusedRNNCell(BaseRNNCell):
     """Layers of one kind of cell, fused.
 
-    The equations are those of `LSTMCell`, `GRUCell` and `RNNCell`. With D directions, layer k reads the D * H outputs of
-    layer k-1, forward and backward side by side. States are h and, for lstm, c, each (L * D, N, H), with the direction
-    running fastest. The weights are one vector, ``parameters``, in cuDNN's canonical order (see `rnnx.weights.layout`).
+    The equations are those of `LSTMCell`, `GRUCell` and `RNNCell`. With D directions, layer k reads the D * H outputs
+    of layer k-1, forward and backward side by side. States are h and, for lstm, c, each (L * D, N, H), with the
+    direction running fastest. The weights are one vector, ``parameters``, in cuDNN's canonical order (see
+    `rnnx.weights.layout`).
 
     Parameters
     ----------
@@ -90,7 +93,7 @@ class FusedRNNCell(BaseRNNCell):
 
     @property
     def state_info(self) -> list[dict[str, Any]]:
-        """h and, for lstm, c: each (L * D, N, H)."""
+        """H and, for lstm, c: each (L * D, N, H)."""
         layers = self._recurrence.num_layers * self._recurrence.directions
         info = {"shape": (layers, 0, self._recurrence.hidden_size), "__layout__": "LNC"}
         return [dict(info) for _ in range(self._recurrence.num_states)]
@@ -101,7 +104,6 @@ class FusedRNNCell(BaseRNNCell):
 
     def output_size(self, input_size: int) -> int:
         """Return D * H."""
-        del input_size
         return self._recurrence.directions * self._recurrence.hidden_size
 
     def __call__(self, inputs: Array, states: Any, training: bool = False, seed: int | None = None) -> NoReturn:
@@ -110,7 +112,7 @@ class FusedRNNCell(BaseRNNCell):
 
     def unfuse(self) -> BaseRNNCell:
         """Return the `SequentialRNNCell` of plain cells that this is equal to, with the weights it has."""
-        return self._converted(unfused_spec(self.spec))
+        return self.converted(unfused_spec(self.spec))
 
     # -- running --------------------------------------------------------------------------------------------------
 
@@ -127,7 +129,6 @@ class FusedRNNCell(BaseRNNCell):
 
     def merges(self, inputs_merged: bool) -> bool:
         """Say True: a fused cell's outputs are one array."""
-        del inputs_merged
         return True
 
     def nest(self, states: list[Any]) -> list[Any]:
@@ -140,6 +141,12 @@ class FusedRNNCell(BaseRNNCell):
         """Return the input size for which the vector has its length."""
         shape = shapes.get(self._params.prefix + "parameters", ())
         return input_size_of_flat(shape[0], self._recurrence) if len(shape) == 1 else None
+
+    def accepted_names(self) -> Iterator[str]:
+        """Yield the flat vector's name, each layer's packed ones, and those of each gate."""
+        yield from super().accepted_names()
+        for _, prefix in layer_names(self._params.prefix, self._recurrence):
+            yield from (prefix + group for group in GROUPS)
 
     def unpack(self, args: MutableMapping[str, Array]) -> None:
         """Replace the flat vector by each layer's weights, one a gate."""

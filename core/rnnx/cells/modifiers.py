@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rnnx.backend import Array
 from rnnx.cells.base import BaseRNNCell
@@ -12,10 +12,12 @@ from rnnx.cells.containers import BidirectionalCell
 from rnnx.cells.fused import FusedRNNCell
 from rnnx.cells.node import Node
 from rnnx.errors import ShapeError, UnsupportedError
-from rnnx.ops import Ops, Step, Stepped, Weights
+from rnnx.ops import Ops, Slot, Step, Stepped, Weights
 from rnnx.params import Parameter, RNNParams
-from rnnx.plan import Planner
-from rnnx.stages import Slot, Stage
+
+if TYPE_CHECKING:
+    from rnnx.plan import Planner
+    from rnnx.stages import Stage
 
 __all__ = ["DropoutCell", "ModifierCell", "ResidualCell", "ZoneoutCell"]
 
@@ -174,8 +176,12 @@ class ZoneoutCell(ModifierCell):
             *before, last_output = carry
             output, after = advance(inputs, before)
             output = _zoned_out(ops, self.zoneout_outputs, output, last_output)
-            after = [_zoned_out(ops, self.zoneout_states, new, old) for new, old in zip(after, before, strict=True)]
-            return output, [*after, output]
+            public = [slot.public for slot in self.base_cell.slots(inputs.shape[-1])]
+            states = [
+                _zoned_out(ops, self.zoneout_states, new, old) if is_state else new
+                for new, old, is_state in zip(after, before, public, strict=True)
+            ]
+            return output, [*states, output]
 
         return step
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -12,13 +12,15 @@ from rnnx.backend import Array, Backend
 from rnnx.cells import placement
 from rnnx.cells.arguments import call_with_shape
 from rnnx.errors import BackendMismatchError, UnsupportedError
-from rnnx.ops import Ops, Step, Stepped, Weights
+from rnnx.ops import Ops, Slot, Step, Stepped, Weights
 from rnnx.params import Parameter, RNNParams
-from rnnx.plan import Planner
 from rnnx.registry import backend_of, default_backend
 from rnnx.spec import CellSpec
-from rnnx.stages import Slot, Stage
 from rnnx.weights.layout import GROUPS, merge_gates, split_gates
+
+if TYPE_CHECKING:
+    from rnnx.plan import Planner
+    from rnnx.stages import Stage
 
 __all__ = ["Node"]
 
@@ -67,7 +69,6 @@ class Node:
 
     def output_size(self, input_size: int) -> int:
         """Return the width of the outputs for inputs of the given width: that of the first state, unless overridden."""
-        del input_size
         return int(self.state_info[0]["shape"][-1])
 
     @property
@@ -79,6 +80,13 @@ class Node:
         """Return the constructor's arguments, for the spec."""
         return {"prefix": self._prefix}
 
+    def reset(self) -> None:
+        """Forget what was kept from step to step, before another sequence is stepped through."""
+        self._init_counter = -1
+        self._memory: list[Array] | None = None
+        for cell in self._cells:
+            cell.reset()
+
     # -- running --------------------------------------------------------------------------------------------------
 
     def stage(self, planner: Planner, input_size: int) -> Stage:
@@ -87,7 +95,6 @@ class Node:
 
     def slots(self, input_size: int) -> list[Slot]:
         """Return what the cell carries from step to step."""
-        del input_size
         return [Slot(info["shape"]) for info in self.state_info]
 
     def stepper(self, ops: Ops, weights: Weights) -> Stepped:
@@ -97,7 +104,7 @@ class Node:
         return functools.partial(self.step, ops, own)
 
     def ready(self, backend: Backend, inputs: Array, input_size: int) -> None:
-        """See that every weight has a value that fits such inputs, and give MXNet's initial ones to those that have none."""
+        """See that every weight has a value that fits such inputs, MXNet's initial one if it had none."""
         here = placement.backend_of_weights(self)
         if here is not None and here.name != backend.name:
             raise BackendMismatchError(
@@ -114,7 +121,6 @@ class Node:
 
     def merges(self, inputs_merged: bool) -> bool:
         """Say whether ``merge_outputs=None`` gives one array: plain cells give a list, as in MXNet."""
-        del inputs_merged
         return False
 
     def _begin_state(
@@ -178,6 +184,11 @@ class Node:
         for parameter in shared.parameters():
             if parameter.name in mine:
                 self._params.share(parameter)
+
+    def accepted_names(self) -> Iterator[str]:
+        """Yield every name under which `load_params` takes a weight of this leaf."""
+        yield from (parameter.name for parameter in self.own_parameters())
+        yield from self._unpacked_names()
 
     def unpack(self, args: MutableMapping[str, Array]) -> None:
         """Replace this cell's packed weights in `args` by one a gate."""

@@ -31,8 +31,8 @@ def parameters(cell: Node) -> dict[str, Parameter]:
         for parameter in leaf.own_parameters():
             if found.setdefault(parameter.name, parameter) is not parameter:
                 raise RNNXError(
-                    f"two cells of the tree each have a weight of their own called {parameter.name!r}: give one of them "
-                    "another prefix=, or share the weights with params="
+                    f"two cells of the tree each have a weight of their own called {parameter.name!r}: give one of "
+                    "them another prefix=, or share the weights with params="
                 )
     return found
 

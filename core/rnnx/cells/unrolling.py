@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import secrets
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -89,7 +88,7 @@ class Unrolling:
         """Return what `run` does, and the vector-Jacobian product."""
         self.cell.ready(self.backend, self.inputs, self.inputs.shape[2])
         weights = placement.values(self.cell)
-        chosen = secrets.randbits(63) if seed is None else seed
+        chosen = next(seeds(None)) if seed is None else seed
         split = 1 + len(self.states)
         kept = list(flat(self.order))
 
@@ -122,7 +121,7 @@ class Unrolling:
         for array, result in zip(found, results, strict=True):
             if tuple(array.shape) != tuple(result.shape):
                 raise ShapeError(
-                    f"a gradient has shape {tuple(array.shape)}, and the result it is of {tuple(result.shape)}, time-major"
+                    f"a gradient has shape {tuple(array.shape)}, its result has {tuple(result.shape)}, time-major"
                 )
         return found
 

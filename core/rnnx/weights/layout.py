@@ -1,8 +1,8 @@
 """Where each gate's weights stand: packed, per gate, and in one flat vector.
 
-A cell with G gates holds four packed weights, ``i2h_weight (G*H, in)``, ``h2h_weight (G*H, H)``, ``i2h_bias (G*H,)`` and
-``h2h_bias (G*H,)``. Unpacked, each gate has its own: ``i2h_f_weight (H, in)``. A fused cell holds all layers in one
-vector, in cuDNN's canonical order: every matrix by layer, direction and i2h before h2h, then every bias likewise.
+A cell with G gates holds four packed weights, ``i2h_weight (G*H, in)``, ``h2h_weight (G*H, H)``, ``i2h_bias (G*H,)``
+and ``h2h_bias (G*H,)``. Unpacked, each gate has its own: ``i2h_f_weight (H, in)``. A fused cell holds all layers in
+one vector, in cuDNN's canonical order: every matrix by layer, direction and i2h before h2h, then every bias likewise.
 
 Everything here works on arrays of any backend, through its operations, and moves bits without changing them.
 
@@ -55,7 +55,7 @@ def split_gates(ops: Backend, args: MutableMapping[str, Array], prefix: str, gat
         packed = take(args, f"{prefix}{group}")
         if packed.shape[0] % len(gates):
             raise WeightFormatError(
-                f"weight {prefix + group!r} has shape {tuple(packed.shape)}: its rows do not divide by {len(gates)} gates"
+                f"weight {prefix + group!r} has shape {tuple(packed.shape)}, expected rows for {len(gates)} gates"
             )
         for gate, part in zip(gates, ops.split(packed, len(gates), 0), strict=True):
             args[f"{prefix}{name}{gate}_{kind}"] = ops.concat([part], 0)

@@ -1,0 +1,1 @@
+"""Foreign weight formats, one small module each."""
