@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from rnnx.backend import Backend, Call, Kernel, KernelWeights, Pullback, Recurrence, Unsupported
-from rnnx_numpy import operations
-from rnnx_numpy.backend import NumpyBackend
+from rnnx_numpy import functions
+from rnnx_numpy.operations import NumpyOperations
 
 __all__ = ["TapeBackend", "Variable", "record"]
 
@@ -85,7 +85,7 @@ class TapeBackend(Backend):
 
     name = "numpy"
 
-    def __init__(self, numpy: NumpyBackend) -> None:
+    def __init__(self, numpy: NumpyOperations) -> None:
         self._numpy = numpy
         self._entries: list[tuple[Sequence[Variable], Sequence[Any], Rule]] = []
 
@@ -148,7 +148,7 @@ class TapeBackend(Backend):
 
     def sigmoid(self, array: Any) -> Any:
         """See `Backend.sigmoid`."""
-        value = operations.sigmoid(_value(array))
+        value = functions.sigmoid(_value(array))
         return self.note(value, (array,), lambda g: (g * value * (1 - value),))
 
     def tanh(self, array: Any) -> Any:
@@ -164,7 +164,7 @@ class TapeBackend(Backend):
     def softplus(self, array: Any) -> Any:
         """See `Backend.softplus`."""
         x = _value(array)
-        return self.note(operations.softplus(x), (array,), lambda g: (g * operations.sigmoid(x),))
+        return self.note(functions.softplus(x), (array,), lambda g: (g * functions.sigmoid(x),))
 
     def split(self, array: Any, parts: int | Sequence[int], axis: int = -1) -> Sequence[Any]:
         """See `Backend.split`."""
@@ -198,8 +198,8 @@ class TapeBackend(Backend):
 
     def reverse(self, array: Any, valid_length: Any) -> Any:
         """See `Backend.reverse`, which undoes itself."""
-        value = operations.reverse(_value(array), valid_length)
-        return self.note(value, (array,), lambda g: (operations.reverse(g, valid_length),))
+        value = functions.reverse(_value(array), valid_length)
+        return self.note(value, (array,), lambda g: (functions.reverse(g, valid_length),))
 
     def where(self, condition: Any, one: Any, other: Any) -> Any:
         """See `Backend.where`."""
@@ -250,7 +250,7 @@ class TapeBackend(Backend):
 
 
 def record(
-    numpy: NumpyBackend,
+    numpy: NumpyOperations,
     function: Callable[[Backend, Sequence[Any]], Sequence[Any]],
     arguments: Sequence[Array],
 ) -> tuple[list[Array], Pullback]:

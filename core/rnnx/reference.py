@@ -19,8 +19,7 @@ models ``perplexity``, ``decoder_weight``, ``decoder_bias`` and ``ignore_label``
 from __future__ import annotations
 
 import dataclasses
-import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -152,11 +151,10 @@ class _File:
 
     def numbered(self, stem: str) -> tuple[Array, ...]:
         """Return the tensors ``stem0``, ``stem1`` and so on; at least the first."""
-        return tuple(self.tensor(name, None, "f") for name in self._numbered_names(stem))
-
-    def _numbered_names(self, stem: str) -> Iterator[str]:
-        yield f"{stem}0"
-        yield from itertools.takewhile(self.tensors.__contains__, (f"{stem}{count}" for count in itertools.count(1)))
+        count = 1
+        while f"{stem}{count}" in self.tensors:
+            count += 1
+        return tuple(self.tensor(f"{stem}{number}", None, "f") for number in range(count))
 
 
 def _read(path: Path) -> tuple[dict[str, Array], dict[str, str]]:

@@ -61,11 +61,6 @@ class BaseRNNCell(Node):
         """The cell's weights; give it to another cell as ``params=`` to share them."""
         return self._params
 
-    @property
-    def state_shape(self) -> list[tuple[int, ...]]:
-        """Shapes of the states."""
-        return [info["shape"] for info in self.state_info]
-
     def begin_state(
         self, func: Callable[..., Array] | None = None, batch_size: int | None = None, **kwargs: Any
     ) -> States:
@@ -305,11 +300,12 @@ class BaseRNNCell(Node):
         """
         return self.converted(fused_spec(self.spec))
 
-    def _unrolling(self, *arguments: Any) -> Unrolling:
+    def _unrolling(self, length: int | None, inputs: Any, begin_state: Any, *arguments: Any) -> Unrolling:
         """Return the call of `unroll` or `vjp` with these arguments."""
         from rnnx.cells.unrolling import Unrolling  # plans are imported when the first is made, not with rnnx
 
-        return Unrolling(self, *arguments)
+        self.reset()
+        return Unrolling(self, length, inputs, self.begin_state() if begin_state is None else begin_state, *arguments)
 
     def converted(self, spec: CellSpec) -> BaseRNNCell:
         """Return the tree of `spec`, with this tree's weights if they fit it gate by gate."""

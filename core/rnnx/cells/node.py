@@ -49,6 +49,11 @@ class Node:
         """Shape and layout of each state; 0 in a shape stands for the batch size."""
         raise UnsupportedError(f"{type(self).__name__} does not say what its states are: define state_info")
 
+    @property
+    def state_shape(self) -> list[tuple[int, ...]]:
+        """Shapes of the states."""
+        return [info["shape"] for info in self.state_info]
+
     def step(self, ops: Ops, weights: Weights, inputs: Array, states: list[Array]) -> Step:
         """Return one step's outputs and new states: the cell's equation, in the operations of `ops`.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -12,13 +12,34 @@ from rnnx.errors import BackendMismatchError, RNNXError, ShapeError, WeightForma
 from rnnx.params import Parameter
 from rnnx.registry import backend_of
 
-if TYPE_CHECKING:
-    from rnnx.cells.node import Node
-
 __all__ = ["backend_of_weights", "cast", "check_fit", "create", "input_size_of", "load", "move", "parameters", "values"]
 
 
-def parameters(cell: Node) -> dict[str, Parameter]:
+class Tree(Protocol):
+    """What is needed of a cell tree to find and place its weights."""
+
+    def leaves(self) -> Iterator[Tree]:
+        """Yield the cells without children, in order."""
+        ...
+
+    def sized_leaves(self, input_size: int) -> Iterator[tuple[Tree, int]]:
+        """Yield the leaves with the width of the inputs that each reads."""
+        ...
+
+    def first_leaves(self) -> Iterator[Tree]:
+        """Yield the leaves that read the tree's own inputs."""
+        ...
+
+    def own_parameters(self) -> tuple[Parameter, ...]:
+        """Return a leaf's weights."""
+        ...
+
+    def input_size_of(self, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
+        """Return the input size that fits the shapes of a leaf's weights, or None if they do not tell."""
+        ...
+
+
+def parameters(cell: Tree) -> dict[str, Parameter]:
     """Return every weight of the tree by name, in order.
 
     Raises
@@ -37,12 +58,12 @@ def parameters(cell: Node) -> dict[str, Parameter]:
     return found
 
 
-def values(cell: Node) -> dict[str, Array]:
+def values(cell: Tree) -> dict[str, Array]:
     """Return the value of every weight of the tree by name."""
     return {name: parameter.value for name, parameter in parameters(cell).items()}
 
 
-def input_size_of(cell: Node, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
+def input_size_of(cell: Tree, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
     """Return the size of the inputs that fits weights of these shapes, or None if they do not tell."""
     for leaf in cell.first_leaves():
         size = leaf.input_size_of(shapes)
@@ -52,7 +73,7 @@ def input_size_of(cell: Node, shapes: Mapping[str, tuple[int, ...]]) -> int | No
 
 
 def create(
-    cell: Node, input_size: int, backend: Backend, dtype: str, device: str | None, rng: np.random.Generator
+    cell: Tree, input_size: int, backend: Backend, dtype: str, device: str | None, rng: np.random.Generator
 ) -> None:
     """Give a value to every weight of the tree that has none."""
     for leaf, size in cell.sized_leaves(input_size):
@@ -62,7 +83,7 @@ def create(
                 parameter.value = backend.from_numpy(cast(initial, dtype), device)
 
 
-def check_fit(cell: Node, input_size: int, backend: Backend, dtype: str, device: str | None) -> None:
+def check_fit(cell: Tree, input_size: int, backend: Backend, dtype: str, device: str | None) -> None:
     """Raise unless every weight of the tree fits inputs of this size, dtype and device."""
     for leaf, size in cell.sized_leaves(input_size):
         for parameter in leaf.own_parameters():
@@ -78,7 +99,7 @@ def check_fit(cell: Node, input_size: int, backend: Backend, dtype: str, device:
                     )
 
 
-def load(cell: Node, packed: Mapping[str, Array], ignore_extra: bool) -> None:
+def load(cell: Tree, packed: Mapping[str, Array], ignore_extra: bool) -> None:
     """Set every weight of the tree from arrays by packed name: all of them, or, on an error, none."""
     known = parameters(cell)
     missing = [name for name in known if name not in packed]
@@ -101,7 +122,7 @@ def load(cell: Node, packed: Mapping[str, Array], ignore_extra: bool) -> None:
         parameter.value = placed[name]
 
 
-def move(cell: Node, backend: Backend, device: str | None, dtype: str | None) -> None:
+def move(cell: Tree, backend: Backend, device: str | None, dtype: str | None) -> None:
     """Move every weight of the tree that has a value."""
     here = backend_of_weights(cell)
     if here is None:
@@ -111,7 +132,7 @@ def move(cell: Node, backend: Backend, device: str | None, dtype: str | None) ->
         parameter.value = backend.from_numpy(cast(array, dtype or here.dtype(parameter.value)), device)
 
 
-def backend_of_weights(cell: Node) -> Backend | None:
+def backend_of_weights(cell: Tree) -> Backend | None:
     """Return the backend that owns the tree's weights, or None if none has a value."""
     present = list(_present(parameters(cell).values()))
     return backend_of(present) if present else None
@@ -121,7 +142,7 @@ def _present(found: Iterable[Parameter]) -> Iterator[Array]:
     return (parameter.value for parameter in found if parameter.value is not None)
 
 
-def _check_shapes(cell: Node, shapes: Mapping[str, tuple[int, ...]]) -> None:
+def _check_shapes(cell: Tree, shapes: Mapping[str, tuple[int, ...]]) -> None:
     input_size = input_size_of(cell, shapes)
     if input_size is None:
         return

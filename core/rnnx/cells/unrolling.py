@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rnnx.backend import Array, Backend, Call
 from rnnx.cells import placement
 from rnnx.cells.arguments import Arrangement, checked_length, checked_states, flat, read_inputs
+from rnnx.cells.node import Node
 from rnnx.errors import ShapeError
 from rnnx.ops import Ops, seeds
 from rnnx.plan import Plan, Planner
-
-if TYPE_CHECKING:
-    from rnnx.cells.base import BaseRNNCell
 
 __all__ = ["Gradients", "Unrolling"]
 
@@ -51,7 +49,7 @@ class Unrolling:
 
     def __init__(
         self,
-        cell: BaseRNNCell,
+        cell: Node,
         length: int | None,
         inputs: Any,
         begin_state: Any,
@@ -61,7 +59,6 @@ class Unrolling:
         training: bool,
         fuse: bool,
     ) -> None:
-        cell.reset()
         self.cell = cell
         self.backend, self.read, self.inputs = read_inputs(length, inputs, layout, None)
         merged = cell.merges(self.read.merged) if merge_outputs is None else merge_outputs
@@ -71,8 +68,6 @@ class Unrolling:
             self.backend.dtype(self.inputs), self.backend.device(self.inputs), training, self.valid_length is not None
         )
         self.plan = Plan(self.backend, call, cell.stage(Planner(self.backend, call, fuse), self.inputs.shape[2]))
-        if begin_state is None:
-            begin_state = cell.begin_state()
         self.states = checked_states(self.backend, begin_state, cell.state_shape, self.inputs[0], "begin_state")
         self.order = cell.nest(list(range(len(self.states))))
 

@@ -104,8 +104,8 @@ def _refuse_flat(shapes: _Shapes) -> None:
         if name.endswith("parameters") and len(shape) == 1:
             raise WeightFormatError(
                 f"{name!r} is the vector of a fused cell, and its size {shape[0]} does not tell mode, num_layers, "
-                "num_hidden and bidirectional: put the network's symbol.json beside the file, or give the tree as cell=, "
-                "such as rnnx.FusedRNNCell(num_hidden, num_layers, mode, bidirectional, "
+                "num_hidden and bidirectional: put the network's symbol.json beside the file, or give the tree as "
+                "cell=, such as rnnx.FusedRNNCell(num_hidden, num_layers, mode, bidirectional, "
                 f"prefix={name.removesuffix('parameters')!r})"
             )
 
@@ -323,7 +323,8 @@ def _order(cell: _Cell) -> tuple[str, ...]:
     if cell.mode != "lstm" or not cell.packed:
         return ()
     return (
-        f"packed gates of {cell.prefix!r} are taken to stand i f c o: if MXNet is older than 2017, they stand i c f o",
+        f"packed gates of {cell.prefix!r} are taken to stand i f c o; where MXNet from before 2017 wrote them, they "
+        "stand i c f o, which only its symbol.json tells",
     )
 
 
