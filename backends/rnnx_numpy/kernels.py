@@ -49,7 +49,7 @@ def run_kernel(
         current = row[0].outputs if len(row) == 1 else np.concatenate([each.outputs for each in row])
         factors.append(dropper(layer, current) if layer < recurrence.num_layers - 1 else None)
         if factors[-1] is not None:
-            current = current * factors[-1]
+            current = _dropped(current, factors[-1])
     flat = [each for row in sweeps for each in row]
     final = [np.stack([each.states[kind].T for each in flat]) for kind in range(len(states))]
 
@@ -57,6 +57,12 @@ def run_kernel(
         return _pull(sweeps, factors, np.moveaxis(of_outputs, 2, 0), of_states)
 
     return np.ascontiguousarray(np.moveaxis(current, 0, 2)), final, pull
+
+
+def _dropped(array: Array, factor: Array) -> Array:
+    """Return ``array * factor``, and 0 wherever the factor is, even of what is not finite."""
+    result: Array = np.multiply(array, factor, out=np.zeros_like(array), where=factor != 0)
+    return result
 
 
 def _pull(
@@ -68,7 +74,7 @@ def _pull(
     place = sum(map(len, sweeps))
     for row, factor in zip(reversed(sweeps), reversed(factors), strict=True):
         if factor is not None:
-            gradient = gradient * factor
+            gradient = _dropped(gradient, factor)
         parts = np.split(gradient, len(row))
         gradient = np.zeros((), gradient.dtype)
         for each, part in zip(reversed(row), reversed(parts), strict=True):

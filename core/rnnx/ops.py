@@ -37,7 +37,7 @@ def seeds(seed: int | None) -> Iterator[int]:
     Each place that draws at random takes the next one, so a network draws the same whether its layers are fused or not.
     The stream is SplitMix64 (Steele, Lea and Flood, 2014).
     """
-    state = int.from_bytes(os.urandom(8), "little") if seed is None else seed & _MASK
+    state = int.from_bytes(os.urandom(8), "little") if seed is None else int(seed) & _MASK
     while True:
         state = (state + 0x9E3779B97F4A7C15) & _MASK
         mixed = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _MASK

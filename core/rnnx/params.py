@@ -39,6 +39,14 @@ class Parameter:
                 f"weight {self.name!r} has shape {tuple(shape)}, expected {expected} for inputs of size {input_size}"
             )
 
+    def check_declared(self, rule: ShapeRule) -> None:
+        """Raise `ShapeError` unless a further cell declares the weight as this one is."""
+        if self.shape(1) != rule(1):
+            raise ShapeError(
+                f"weight {self.name!r} is shared by cells that differ: for inputs of size 1, one needs shape "
+                f"{self.shape(1)} and the other {rule(1)}"
+            )
+
 
 class RNNParams:
     """Container of a cell's weights; cells that are given the same container share them.
@@ -50,11 +58,14 @@ class RNNParams:
     ----------
     prefix : str
         Put before the name of every weight declared here.
+    shared : RNNParams, optional
+        A container whose weights are taken where they have the names asked for, and which gets what is declared here.
     """
 
-    def __init__(self, prefix: str = "") -> None:
+    def __init__(self, prefix: str = "", shared: RNNParams | None = None) -> None:
         self._prefix = prefix
         self._params: dict[str, Parameter] = {}
+        self.shared = shared
 
     @property
     def prefix(self) -> str:
@@ -73,32 +84,39 @@ class RNNParams:
         init : callable, optional
             ``init(rng, shape)`` returns the initial value. MXNet's default otherwise: zeros for a name that ends in
             ``bias``, U(-0.01, 0.01) for the rest.
+
+        Raises
+        ------
+        ShapeError
+            If a weight of that name is there, and has another shape.
         """
         full = self._prefix + name
         if full not in self._params:
-            if shape is None:
-                raise ShapeError(f"weight {full!r} is declared without a shape: give shape=, with 0 for the input size")
-            rule = shape if callable(shape) else _fill_in(shape)
-            declared = None if callable(shape) else tuple(shape)
-            self._params[full] = Parameter(full, rule, declared, init or default_initializer(full))
-        return self._params[full]
+            known = None if self.shared is None else self.shared._params.get(full)
+            self.share(known or _declared(full, shape, init))
+        parameter = self._params[full]
+        if shape is not None:
+            parameter.check_declared(_rule(shape))
+        return parameter
 
     def share(self, parameter: Parameter) -> None:
-        """Let this container hold a weight that another one declared."""
+        """Hold a weight that another container declared, here and in the container that this one shares."""
         self._params[parameter.name] = parameter
+        if self.shared is not None:
+            self.shared.share(parameter)
 
     def parameters(self) -> tuple[Parameter, ...]:
         """Return all that was declared here, in order, with a value or without."""
         return tuple(self._params.values())
 
     def __getitem__(self, name: str) -> Any:
-        parameter = self._declared(name)
+        parameter = self._known(name)
         if parameter.value is None:
             raise RNNXError(f"weight {name!r} has no value yet: call initialize() or load_params() on the cell")
         return parameter.value
 
     def __setitem__(self, name: str, value: Any) -> None:
-        parameter = self._declared(name)
+        parameter = self._known(name)
         if parameter.value is not None and tuple(value.shape) != tuple(parameter.value.shape):
             raise WeightFormatError(
                 f"weight {name!r} has shape {tuple(parameter.value.shape)}, found {tuple(value.shape)}"
@@ -112,18 +130,24 @@ class RNNParams:
         return sum(1 for _ in self)
 
     def __contains__(self, name: object) -> bool:
-        return name in set(self)
+        return any(name == known for known in self)
 
     def items(self) -> Iterator[tuple[str, Any]]:
         """Yield each weight that has a value, with its full name."""
         return ((name, self[name]) for name in self)
 
-    def _declared(self, name: str) -> Parameter:
+    def _known(self, name: str) -> Parameter:
         if name not in self._params:
             raise KeyError(f"no weight is called {name!r}{nearest(name, self._params)}")
         return self._params[name]
 
 
-def _fill_in(shape: Shape) -> ShapeRule:
+def _declared(name: str, shape: Shape | ShapeRule | None, init: Initializer | None) -> Parameter:
+    if shape is None:
+        raise ShapeError(f"weight {name!r} is declared without a shape: give shape=, with 0 for the input size")
+    return Parameter(name, _rule(shape), None if callable(shape) else tuple(shape), init or default_initializer(name))
+
+
+def _rule(shape: Shape | ShapeRule) -> ShapeRule:
     """Return the rule that puts the input size where `shape` has 0."""
-    return lambda input_size: tuple(size or input_size for size in shape)
+    return shape if callable(shape) else lambda input_size: tuple(size or input_size for size in shape)

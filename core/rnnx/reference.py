@@ -1,6 +1,6 @@
 """What another framework computed from a checkpoint, kept in a file beside it: the numbers to be reproduced.
 
-Beside ``sherlock-0010.params`` stands ``sherlock-0010.reference.safetensors``. For a batch of N sequences of T steps its
+Beside ``model-0010.params`` stands ``model-0010.reference.safetensors``. For a batch of N sequences of T steps its
 tensors are
 
 =====================  ==========  ============================================================
@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
-from rnnx.errors import WeightFormatError
+from rnnx.errors import WeightFormatError, nearest
 
 __all__ = ["Embedding", "Reference", "Scoring", "read_reference", "reference_path"]
 
@@ -43,6 +43,22 @@ class Embedding:
     tokens: Array
     array: str
 
+    def vectors(self, arrays: Mapping[str, Array]) -> Array:
+        """Return the words as vectors (N, T, C).
+
+        Raises
+        ------
+        WeightFormatError
+            If the array is missing, or has no row for a token.
+        """
+        rows, last = _array(arrays, self.array), int(self.tokens.max())
+        if self.tokens.min() < 0 or last >= len(rows):
+            raise WeightFormatError(
+                f"the reference's tokens go from {self.tokens.min()} to {last}, and {self.array!r} has {len(rows)} rows"
+            )
+        vectors: Array = rows[self.tokens]
+        return vectors
+
 
 @dataclasses.dataclass(frozen=True)
 class Scoring:
@@ -57,7 +73,7 @@ class Scoring:
     ignore_label : int or None
         The label that does not count.
     weight, bias : str
-        Names of the checkpoint's arrays (V, H) and (V,) by which outputs become scores of V words.
+        Names of the checkpoint's arrays W (V, H) and b (V,) by which outputs become scores of V words.
     """
 
     perplexity: float
@@ -65,6 +81,29 @@ class Scoring:
     ignore_label: int | None
     weight: str
     bias: str
+
+    def score(self, outputs: Array, arrays: Mapping[str, Array]) -> float:
+        """Return the perplexity of outputs (N, T, H), as ``mx.metric.Perplexity`` computes it.
+
+        That is exp(-mean(log(max(1e-10, p)))) over the labels that count, with p the label's probability in
+        softmax(outputs W^T + b). Source: ``python/mxnet/metric.py`` of MXNet 1.9.1.
+
+        Raises
+        ------
+        WeightFormatError
+            If W or b is missing or does not fit the outputs.
+        """
+        weight, bias = _array(arrays, self.weight), _array(arrays, self.bias)
+        if weight.shape[1:] != outputs.shape[2:] or bias.shape != weight.shape[:1]:
+            raise WeightFormatError(
+                f"{self.weight!r} {weight.shape} and {self.bias!r} {bias.shape} make no scores of outputs "
+                f"{outputs.shape[2]} wide: expected (V, {outputs.shape[2]}) and (V,)"
+            )
+        costs = [
+            -np.log(np.maximum(1e-10, _probabilities(row @ weight.T + bias, labels)[labels != self.ignore_label]))
+            for row, labels in zip(outputs.astype(np.float64), self.labels, strict=True)
+        ]
+        return float(np.exp(np.concatenate(costs).mean()))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +121,7 @@ class Reference:
 
 
 def reference_path(checkpoint: Path) -> Path:
-    """Return where the reference of a checkpoint stands: ``x-0010.reference.safetensors`` beside ``x-0010.params``."""
+    """Return where the reference of a checkpoint stands: ``x.reference.safetensors`` beside ``x.params``."""
     return checkpoint.with_name(f"{checkpoint.stem}.reference.safetensors")
 
 
@@ -113,6 +152,22 @@ def read_reference(path: Path) -> Reference:
         _embedding(file, inputs),
         _scoring(file, inputs),
     )
+
+
+def _array(arrays: Mapping[str, Array], name: str) -> Array:
+    if name not in arrays:
+        raise WeightFormatError(
+            f"the reference needs array {name!r}{nearest(name, arrays)}, which the checkpoint does not have"
+        )
+    return arrays[name]
+
+
+def _probabilities(scores: Array, labels: Array) -> Array:
+    """Return that of each step's label; a label out of range is read as the nearest, as ``mx.nd.pick`` does."""
+    odds = np.exp(scores - scores.max(axis=1, keepdims=True))
+    places = np.clip(labels, 0, scores.shape[1] - 1)
+    found: Array = odds[np.arange(len(odds)), places] / odds.sum(axis=1)
+    return found
 
 
 @dataclasses.dataclass(frozen=True)

@@ -49,8 +49,7 @@ class BaseRNNCell(Node):
 
     def __init__(self, prefix: str = "", params: RNNParams | None = None) -> None:
         self._prefix = prefix
-        self._own_params = params is None
-        self._params = RNNParams(prefix) if params is None else params
+        self._params = RNNParams(prefix) if params is None else RNNParams(params.prefix, shared=params)
         self._modified = False
         self.reset()
 

@@ -28,10 +28,10 @@ class _Container(BaseRNNCell):
 
     def _take_in(self, cell: BaseRNNCell) -> None:
         """Append a cell, letting it use the container's own weights where they have its weights' names."""
-        if self._own_params is False and not cell._own_params:
-            raise RNNXError(f"give params= to the {type(self).__name__} or to the cells within it, not to both")
-        if not self._own_params:
-            cell.adopt(self._params)
+        if self._params.shared is not None:
+            if cell.params.shared is not None:
+                raise RNNXError(f"give params= to the {type(self).__name__} or to the cells within it, not to both")
+            cell.adopt(self._params.shared)
         for parameter in cell.params.parameters():
             self._params.share(parameter)
         self._cells.append(cell)

@@ -120,8 +120,11 @@ class FusedRNNCell(BaseRNNCell):
         """Return the kernel's stage, or where the backend has none the unfused cells'."""
         recurrence = self._sized(input_size)
         name, prefix = self._params.prefix + "parameters", self._params.prefix
-        unfused = BaseRNNCell.from_spec(unfused_spec(self.spec))
-        return planner.fused(recurrence, name, prefix, lambda: unfused.stage(planner, input_size))
+
+        def unfused() -> Stage:
+            return BaseRNNCell.from_spec(unfused_spec(self.spec)).stage(planner, input_size)
+
+        return planner.fused(recurrence, name, prefix, unfused)
 
     def stepper(self, ops: Ops, weights: Weights) -> Stepped:
         """Refuse: a fused cell runs whole sequences only."""

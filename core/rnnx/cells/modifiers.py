@@ -66,10 +66,6 @@ class DropoutCell(BaseRNNCell):
         """Return dropout over the whole sequence."""
         return planner.dropout(self.dropout)
 
-    def own_parameters(self) -> tuple[Parameter, ...]:
-        """Return none, whatever the container that was given holds."""
-        return ()
-
     def merges(self, inputs_merged: bool) -> bool:
         """Say that outputs are held as the inputs are."""
         return inputs_merged

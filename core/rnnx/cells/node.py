@@ -32,7 +32,6 @@ class Node:
     _cells: Sequence[Node] = ()
     _prefix: str
     _params: RNNParams
-    _own_params: bool
     _modified: bool
     _init_counter: int
     _memory: list[Array] | None
@@ -185,9 +184,10 @@ class Node:
         """Take the weights of `shared` in the place of one's own of the same name."""
         for cell in self._cells:
             cell.adopt(shared)
-        mine = {parameter.name for parameter in self._params.parameters()}
+        mine = {parameter.name: parameter for parameter in self._params.parameters()}
         for parameter in shared.parameters():
             if parameter.name in mine:
+                mine[parameter.name].check_declared(parameter.shape)
                 self._params.share(parameter)
 
     def accepted_names(self) -> Iterator[str]:

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 import numpy as np
 
 from rnnx.backend import Array, Backend
-from rnnx.errors import BackendMismatchError, RNNXError, ShapeError, WeightFormatError, nearest
+from rnnx.errors import (
+    BackendMismatchError,
+    RNNXError,
+    ShapeError,
+    UnsupportedError,
+    WeightFormatError,
+    nearest,
+)
 from rnnx.params import Parameter
 from rnnx.registry import backend_of
 
 __all__ = ["backend_of_weights", "cast", "check_fit", "create", "input_size_of", "load", "move", "parameters", "values"]
+
+
+#: Held while weights are created, so that two threads' first calls create them once.
+_creating = threading.Lock()
 
 
 class Tree(Protocol):
@@ -76,11 +88,13 @@ def create(
     cell: Tree, input_size: int, backend: Backend, dtype: str, device: str | None, rng: np.random.Generator
 ) -> None:
     """Give a value to every weight of the tree that has none."""
-    for leaf, size in cell.sized_leaves(input_size):
-        for parameter in leaf.own_parameters():
-            if parameter.value is None:
-                initial = parameter.init(rng, parameter.shape(size))
-                parameter.value = backend.from_numpy(cast(initial, dtype), device)
+    leaves = list(cell.sized_leaves(input_size))  # all sizes fit before anything is created
+    with _creating:
+        for leaf, size in leaves:
+            for parameter in leaf.own_parameters():
+                if parameter.value is None:
+                    initial = parameter.init(rng, parameter.shape(size))
+                    parameter.value = backend.from_numpy(cast(initial, dtype), device)
 
 
 def check_fit(cell: Tree, input_size: int, backend: Backend, dtype: str, device: str | None) -> None:
@@ -145,6 +159,9 @@ def _present(found: Iterable[Parameter]) -> Iterator[Array]:
 def _check_shapes(cell: Tree, shapes: Mapping[str, tuple[int, ...]]) -> None:
     input_size = input_size_of(cell, shapes)
     if input_size is None:
+        for parameter in parameters(cell).values():
+            if parameter.declared is not None and 0 not in parameter.declared:
+                parameter.check(shapes[parameter.name], 1)
         return
     for leaf, size in cell.sized_leaves(input_size):
         for parameter in leaf.own_parameters():
@@ -162,10 +179,16 @@ def _strictness(
 def cast(array: Any, dtype: str) -> Any:
     """Return the array in a dtype given by name; bfloat16 comes from ml_dtypes."""
     if dtype == "bfloat16":
-        import ml_dtypes  # NumPy itself has no bfloat16
-
-        return array.astype(ml_dtypes.bfloat16)
+        return array.astype(_bfloat16())
     try:
         return np.asarray(array).astype(np.dtype(dtype))
     except TypeError as error:
         raise ShapeError(f"no dtype is called {dtype!r}") from error
+
+
+def _bfloat16() -> Any:
+    try:
+        import ml_dtypes  # NumPy itself has no bfloat16, and few need it
+    except ImportError as error:
+        raise UnsupportedError("NumPy has no bfloat16 of its own: pip install 'rnnx[bfloat16]'") from error
+    return ml_dtypes.bfloat16

@@ -10,7 +10,7 @@ from rnnx.backend import Array, Backend, Call
 from rnnx.cells import placement
 from rnnx.cells.arguments import Arrangement, checked_length, checked_states, flat, read_inputs
 from rnnx.cells.node import Node
-from rnnx.errors import ShapeError
+from rnnx.errors import BackendMismatchError, ShapeError
 from rnnx.ops import Ops, seeds
 from rnnx.plan import Plan, Planner
 
@@ -111,12 +111,19 @@ class Unrolling:
         given = zeros[1:] if states is None else list(flat(states))
         if len(given) != len(zeros) - 1:
             raise ShapeError(f"{len(given)} gradients of states were given, expected {len(zeros) - 1}")
+        if outputs is not None and isinstance(outputs, list | tuple) == self.written.merged:
+            kind = "an array" if self.written.merged else "a list of arrays, one a step"
+            raise ShapeError(f"the gradient of the outputs is a {type(outputs).__name__}, expected {kind}, as they are")
         found = [zeros[0] if outputs is None else self.written.to_time_major(self.backend, outputs), *given]
         found = [blank if array is None else array for array, blank in zip(found, zeros, strict=True)]
         for array, result in zip(found, results, strict=True):
             if tuple(array.shape) != tuple(result.shape):
                 raise ShapeError(
                     f"a gradient has shape {tuple(array.shape)}, its result has {tuple(result.shape)}, time-major"
+                )
+            if self.backend.dtype(array) != self.backend.dtype(result):
+                raise BackendMismatchError(
+                    f"a gradient has dtype {self.backend.dtype(array)}, its result has {self.backend.dtype(result)}"
                 )
         return found
 

@@ -230,25 +230,39 @@ class Flow:
         return node.op == "expand_dims" and len(node.inputs) == 1 and node.integer("axis") == axis
 
     def _pair(self, left: Value, right: Value) -> Value | None:
-        if left.is_whole:
-            turned = right.is_whole and self.seqs[right.seq].kind == "reverse"
-            part = self.seqs[right.seq].parts[0] if turned else -1
-        else:
-            turned = right.of == left.of and right.step == left.of - 1 - left.step
-            part = right.seq
-        arms = self._reach(left), self._reach(right)
-        shared = [value for value in arms[0][1:] if value in set(arms[1][1:])]
-        if not turned or not shared:
+        part = self.seqs[right.seq]
+        if right.is_whole != left.is_whole or (right.is_whole and part.kind != "reverse"):
             return None
-        runs = tuple(arm[: arm.index(shared[0], 1)] for arm in arms)
+        arms = self._reach(left), self._reach(right)
+        read_by_right = set(arms[1][1:])
+        shared = next((value for value in arms[0][1:] if value in read_by_right), None)
+        if shared is None:
+            return None
+        runs = [arm[: arm.index(shared, 1)] for arm in arms]
         if not all(any(self._made_by_cell(value) for value in run) for run in runs):
             return None
+        known = left.is_whole or self._starts_opposite(left, right, shared, runs)
+        if not (known or (shared.is_whole and right[1:] == (left.of - 1 - left.step, left.of))):
+            return None
+        parts = left.seq, part.parts[0] if right.is_whole else right.seq
         depth = max(self._depths[value.seq] for run in runs for value in run)
-        pair = Seq("pair", (left.seq, part), (len(runs[0]), len(runs[1])))
-        made = self._nested(left, pair, depth)
-        if made is not None and (left.is_whole or left.step != right.step or left.of == 1):
+        made = self._nested(left, Seq("pair", parts, (len(runs[0]), len(runs[1]))), depth)
+        if made is not None and (known or left.step != right.step or left.of == 1):
             self._opposed.add(made.seq)
         return made
+
+    def _starts_opposite(self, left: Value, right: Value, shared: Value, runs: Sequence[list[Value]]) -> bool:
+        """Say whether one cell's first step reads the first of what they share, and the other's the last.
+
+        Either may have fewer steps than there are: MXNet keeps none that only lead to outputs nobody uses.
+        """
+        if shared.is_whole:
+            return False
+        ends = [(Value(shared.seq, 0, shared.of), shared.step)]
+        ends.append((Value(shared.seq, shared.of - 1, shared.of), shared.of - 1 - shared.step))
+        sides = zip((left, right), runs, strict=True)
+        found = [(self._descended(side._replace(step=0), len(run)), side.step) for side, run in sides]
+        return found in (ends, ends[::-1])
 
     def _made_by_cell(self, value: Value) -> bool:
         seq = self.seqs[value.seq]

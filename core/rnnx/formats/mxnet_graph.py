@@ -20,7 +20,7 @@ from typing import Any
 
 from rnnx.errors import WeightFormatError
 
-__all__ = ["ADD", "MULTIPLY", "Entry", "Graph", "Node", "both_ways"]
+__all__ = ["ADD", "MULTIPLY", "SUBTRACT", "Entry", "Graph", "Node", "both_ways"]
 
 #: One output of a node: the node's position and the output's.
 Entry = tuple[int, int]
@@ -36,12 +36,14 @@ MAX_NAME = 1024
 
 ADD = "elemwise_add"
 MULTIPLY = "elemwise_mul"
+SUBTRACT = "elemwise_sub"
 
 #: Names of operators that mean the same here.
 _ALIASES: Mapping[str, str] = MappingProxyType(
     {
         **dict.fromkeys(("_plus", "_Plus", "_add", "broadcast_add", "broadcast_plus"), ADD),
         **dict.fromkeys(("_mul", "_Mul", "broadcast_mul"), MULTIPLY),
+        **dict.fromkeys(("_minus", "_Minus", "_sub", "broadcast_sub", "broadcast_minus"), SUBTRACT),
         "_RMinusScalar": "_rminus_scalar",
         "concat": "Concat",
         "flip": "reverse",

@@ -91,12 +91,12 @@ def parts_of_weights(shapes: Mapping[str, tuple[int, ...]], assume: Assumptions)
     _refuse_flat(shapes)
     strange = _strange_prefixes(shapes)
     cells = [_cell(prefix, gates, shapes) for prefix, gates in _gates(shapes).items() if prefix not in strange]
-    if strange and not cells:
-        raise UnsupportedError(
-            "; ".join(f"cell {prefix!r} has {what}, unlike rnnx's" for prefix, what in strange.items())
-        )
+    left_out = [f"cell {prefix!r} has {what}, unlike rnnx's" for prefix, what in strange.items()]
+    if left_out and not cells:
+        raise UnsupportedError("; ".join(left_out[:3]))
     units = _joined(sorted(_units(cells, shapes, assume), key=lambda unit: _natural(unit.name)))
-    return renamed_apart([Found(unit.name, unit.spec, (*unit.evidence, _OPEN)) for unit in units])
+    told = (_OPEN, *left_out[:3])
+    return renamed_apart([Found(unit.name, unit.spec, (*unit.evidence, *told)) for unit in units])
 
 
 def _refuse_flat(shapes: _Shapes) -> None:

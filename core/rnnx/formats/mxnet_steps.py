@@ -19,7 +19,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from rnnx.errors import WeightFormatError
-from rnnx.formats.mxnet_graph import ADD, MULTIPLY, Entry, Graph, both_ways
+from rnnx.formats.mxnet_graph import ADD, MULTIPLY, SUBTRACT, Entry, Graph, both_ways
 
 __all__ = ["Cell", "Chain", "Step", "chains_of", "zoneout_rate"]
 
@@ -190,8 +190,12 @@ def _gate_sum(graph: Graph, gate: Entry) -> tuple[Entry, ...]:
 
 
 def _is_complement(graph: Graph, entry: Entry, of: Entry) -> bool:
+    """Say whether an entry is one minus another: with a number in `mxnet.rnn`, with ``ones_like`` in Gluon."""
     node = graph.node(entry)
-    return node.op == "_rminus_scalar" and node.inputs == (of,) and node.attrs.get("scalar") in ("1", "1.0")
+    if node.op == "_rminus_scalar":
+        return node.inputs == (of,) and node.attrs.get("scalar") in ("1", "1.0")
+    terms = graph.operands(entry, SUBTRACT)
+    return bool(terms) and graph.node(terms[0]).op in ("ones_like", "_ones") and terms[1] == of
 
 
 def _gru_slices(pairs: Mapping[str, tuple[Entry, ...]]) -> tuple[_Slices, _Slices]:

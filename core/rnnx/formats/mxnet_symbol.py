@@ -10,6 +10,7 @@ runs and at which rate its states are kept.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -57,7 +58,8 @@ def parts_of_symbol(symbol: bytes) -> list[Found]:
     strange += _unknown_cells(graph, {chain.cell.weights for chain in chains})
     if strange and not parts:
         raise UnsupportedError("; ".join(strange[:3]))
-    return renamed_apart(_once(parts))
+    told = [dataclasses.replace(part, evidence=(*part.evidence, *strange[:3])) for part in _once(parts)]
+    return renamed_apart(told)
 
 
 def _fused_nodes(graph: Graph) -> tuple[dict[int, Fused], list[str]]:
@@ -75,16 +77,17 @@ def _fused_nodes(graph: Graph) -> tuple[dict[int, Fused], list[str]]:
 
 def _unknown_cells(graph: Graph, known: Collection[str]) -> list[str]:
     """Say which nodes read weights called as a recurrent cell's, and belong to no cell that was found."""
-    strange = []
+    strange: dict[str, str] = {}
     for node in graph.nodes:
         for variable in (graph.node(entry) for entry in node.inputs):
             named = _RECURRENT_WEIGHT.fullmatch(variable.name) if variable.op == "null" else None
             if named and named[1] not in known and node.op != "Reshape":
-                strange.append(
+                told = (
                     f"{node.op} node {node.name!r} reads {variable.name!r} as a recurrent cell does, and is part of no "
                     "cell that rnnx has: build the tree yourself and pass it as cell="
                 )
-    return strange
+                strange.setdefault(variable.name, told)
+    return list(strange.values())
 
 
 def _once(parts: Sequence[Found]) -> list[Found]:

@@ -1,0 +1,62 @@
+"""``rnnx inspect``: what a file holds, and how that was found out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from rnnx.archive import Archive
+from rnnx.cli.describing import Facts, describe, plan_of
+from rnnx.cli.drawing import draw_part, shape_text
+from rnnx.cli.options import activation_option, file_argument, json_option
+from rnnx.cli.screen import console, print_json, said
+from rnnx.files import read_archive
+
+__all__ = ["inspect"]
+
+
+@click.command()
+@file_argument
+@activation_option
+@json_option
+def inspect(file: Path, activation: str | None, as_json: bool) -> None:
+    """Show what FILE holds, and how that is known.
+
+    That is its recurrent cells, the kernels that run them, every other array, and the files kept with it.
+    """
+    archive = read_archive(file, activation=activation)
+    facts = describe(file, archive)
+    if as_json:
+        print_json(facts)
+        return
+    screen = console()
+    said(screen, f"{file}  {file.stat().st_size:,} bytes", "bold")
+    for name, part in archive.parts.items():
+        screen.print()
+        screen.print(draw_part(name, part))
+        _section(screen, "found by", part.evidence)
+        _section(screen, "runs on NumPy as", str(plan_of(part.cell)).splitlines()[1:])
+    if not archive.parts:
+        said(screen, "no recurrent cells were found in it")
+    _rest(screen, archive, facts)
+
+
+def _rest(screen: Console, archive: Archive, facts: Facts) -> None:
+    """Show what is no recurrent part's."""
+    widest = max(map(len, facts["arrays"]), default=0)
+    arrays = (f"{name:{widest}}  {shape_text(each)}  {each['dtype']}" for name, each in facts["arrays"].items())
+    _section(screen, "other arrays", arrays)
+    _section(screen, "files kept with it", (f"{name}  {size:,} bytes" for name, size in facts["files"].items()))
+    _section(screen, "notes", (f"{key}: {text}" for key, text in facts["notes"].items()))
+
+
+def _section(screen: Console, title: str, lines: Iterable[str]) -> None:
+    shown = list(lines)
+    if shown:
+        screen.print()
+        screen.print(title, style="bold")
+    for line in shown:
+        said(screen, f"  {line}")
