@@ -80,10 +80,7 @@ class BaseRNNCell(Node):
         ModifiedCellError
             If a modifier cell has taken this one over: call the modifier's `begin_state`.
         """
-        if self._modified:
-            raise ModifiedCellError(
-                f"this {type(self).__name__} belongs to a modifier cell (zoneout, residual): call that instead"
-            )
+        self._refuse_if_modified()
         if func is not None and batch_size is None:
             raise ShapeError("begin_state(func) needs batch_size=: without it a state's shape is not known")
         return self._begin_state(func, batch_size or 0, kwargs)
@@ -304,7 +301,15 @@ class BaseRNNCell(Node):
         from rnnx.cells.unrolling import Unrolling  # plans are imported when the first is made, not with rnnx
 
         self.reset()
-        return Unrolling(self, length, inputs, self.begin_state() if begin_state is None else begin_state, *arguments)
+        if begin_state is None:
+            self._refuse_if_modified()
+        return Unrolling(self, length, inputs, begin_state, *arguments)
+
+    def _refuse_if_modified(self) -> None:
+        if self._modified:
+            raise ModifiedCellError(
+                f"this {type(self).__name__} belongs to a modifier cell (zoneout, residual): call that instead"
+            )
 
     def converted(self, spec: CellSpec) -> BaseRNNCell:
         """Return the tree of `spec`, with this tree's weights if they fit it gate by gate."""

@@ -1,0 +1,1 @@
+"""The PyTorch backend of rnnx: tensors in, tensors out, on torch's own kernels and through its autograd."""

@@ -1,0 +1,117 @@
+"""PyTorch's fused recurrences: which library runs one, and how it is called.
+
+The functions behind `torch.nn.LSTM`, `GRU` and `RNN` are called directly, so that no module is made and no weight is
+copied. Their list of weights is, for each layer and direction, ``i2h_weight, h2h_weight, i2h_bias, h2h_bias``, with
+gates in rnnx's own order.
+
+Sources: ``torch/nn/modules/rnn.py`` and ``aten/src/ATen/native/RNN.cpp`` (``use_mkldnn``) of PyTorch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+
+from rnnx.backend import Backend, Call, KernelWeights, Recurrence, Unsupported
+from rnnx.weights.layout import join_flat, split_flat
+
+__all__ = ["kernel_name", "run_kernel"]
+
+_FUNCTIONS = {
+    "lstm": torch._VF.lstm,  # type: ignore[attr-defined]
+    "gru": torch._VF.gru,  # type: ignore[attr-defined]
+    "rnn_tanh": torch._VF.rnn_tanh,  # type: ignore[attr-defined]
+    "rnn_relu": torch._VF.rnn_relu,  # type: ignore[attr-defined]
+}
+
+
+def kernel_name(mode: str, call: Call) -> str | Unsupported:
+    """Return the name of the library that runs such a call, or why none does."""
+    device = torch.device(call.device or "cpu")
+    if device.type == "cuda":
+        return "torch.cudnn" if torch.backends.cudnn.is_available() and call.dtype != "bfloat16" else "torch.native"
+    if device.type != "cpu":
+        return Unsupported(f"torch's fused kernels are not used on {device.type!r}")
+    if mode == "lstm" and not call.masked and call.dtype == "float32" and _onednn():
+        return "torch.mkldnn"
+    return "torch.native"
+
+
+def _onednn() -> bool:
+    return bool(torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled)
+
+
+def run_kernel(
+    ops: Backend,
+    recurrence: Recurrence,
+    weights: KernelWeights,
+    inputs: Tensor,
+    states: list[Tensor],
+    valid_length: Tensor | None,
+    seeds: Sequence[int],
+) -> tuple[Tensor, list[Tensor]]:
+    """Run a recurrence; see `rnnx.backend.Backend.run`.
+
+    With dropout the layers run one by one: torch's own draws from the global generator, and could not be repeated.
+    """
+    if inputs.device.type == "cuda" and weights.flat is None:
+        weights = split_flat(ops, join_flat(ops, weights.layers), recurrence)  # cuDNN wants one buffer
+    if not seeds:
+        return _whole(recurrence, weights, inputs, states, valid_length)
+    finals = []
+    for layer in range(recurrence.num_layers):
+        places = slice(layer * recurrence.directions, (layer + 1) * recurrence.directions)
+        alone = dataclasses.replace(recurrence, num_layers=1)
+        mine = KernelWeights(weights.layers[places])
+        inputs, final = _whole(alone, mine, inputs, [state[places] for state in states], valid_length)
+        finals.append(final)
+        if layer < recurrence.num_layers - 1:
+            keep = ops.bernoulli(seeds[layer], 1.0 - recurrence.dropout, tuple(inputs.shape), inputs)
+            inputs = torch.where(keep, inputs / (1.0 - recurrence.dropout or 1.0), 0.0)
+    return inputs, [torch.cat(parts) for parts in zip(*finals, strict=True)]
+
+
+def _whole(
+    recurrence: Recurrence, weights: KernelWeights, inputs: Tensor, states: list[Tensor], valid_length: Tensor | None
+) -> tuple[Tensor, list[Tensor]]:
+    flat = [weight for layer in weights.layers for weight in layer]
+    if valid_length is not None:
+        return _ragged(recurrence, flat, inputs, states, valid_length)
+    tracked = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (inputs, *states, *flat))
+    options = (True, recurrence.num_layers, 0.0, tracked, recurrence.bidirectional, False)
+    return _split(_FUNCTIONS[recurrence.mode](inputs.contiguous(), _hidden(states), flat, *options))
+
+
+def _ragged(
+    recurrence: Recurrence, flat: list[Tensor], inputs: Tensor, states: list[Tensor], valid_length: Tensor
+) -> tuple[Tensor, list[Tensor]]:
+    """Run rows of several lengths, the longest first as torch wants them, and those of length 0 not at all."""
+    order = torch.argsort(valid_length, descending=True, stable=True)
+    lengths = valid_length[order].cpu()
+    rows = int((lengths > 0).sum())
+    outputs = inputs.new_zeros((*inputs.shape[:2], recurrence.directions * recurrence.hidden_size))
+    states = [state[:, order] for state in states]
+    if rows:
+        packed = pack_padded_sequence(inputs[:, order[:rows]], lengths[:rows])
+        tracked = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (inputs, *states, *flat))
+        options = (True, recurrence.num_layers, 0.0, tracked, recurrence.bidirectional)
+        hidden = _hidden([state[:, :rows].contiguous() for state in states])
+        data, final = _split(_FUNCTIONS[recurrence.mode](packed.data, packed.batch_sizes, hidden, flat, *options))
+        padded, _ = pad_packed_sequence(PackedSequence(data, packed.batch_sizes), total_length=inputs.shape[0])
+        outputs = torch.cat([padded, outputs[:, rows:]], 1)
+        states = [torch.cat([new, old[:, rows:]], 1) for new, old in zip(final, states, strict=True)]
+    back = torch.argsort(order)
+    return outputs[:, back], [state[:, back] for state in states]
+
+
+def _hidden(states: list[Tensor]) -> Any:
+    return [state.contiguous() for state in states] if len(states) > 1 else states[0].contiguous()
+
+
+def _split(results: tuple[Tensor, ...]) -> tuple[Tensor, list[Tensor]]:
+    return results[0], list(results[1:])

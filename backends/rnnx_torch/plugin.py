@@ -1,0 +1,25 @@
+"""What rnnx reads of this backend before it is used; imports nothing heavy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rnnx.backend import API_VERSION, BackendInfo
+from rnnx.hookspecs import hookimpl
+
+__all__ = ["rnnx_backends"]
+
+
+@hookimpl
+def rnnx_backends() -> Sequence[BackendInfo]:
+    """Return the one backend that this plugin brings."""
+    return [
+        BackendInfo(
+            name="torch",
+            api_version=API_VERSION,
+            framework="torch",
+            array_types=("torch.Tensor",),
+            target="rnnx_torch.backend:TorchBackend",
+            install_hint="pip install 'rnnx[torch]'",
+        )
+    ]
