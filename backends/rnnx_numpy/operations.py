@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rnnx.backend import Array, Backend, Call, Kernel, KernelWeights, Recurrence, Unsupported
+from rnnx.errors import UnsupportedError
 from rnnx_numpy import functions
 from rnnx_numpy.kernels import Dropper, KernelPull, run_kernel
 
@@ -30,7 +31,7 @@ class NumpyOperations(Backend):
     def from_numpy(self, array: npt.NDArray[Any], device: str | None = None) -> Array:
         """See `Backend.from_numpy`."""
         if device not in (None, *self.devices()):
-            raise ValueError(f"NumPy has no device {device!r}, only 'cpu'")
+            raise UnsupportedError(f"NumPy has no device {device!r}, only 'cpu'")
         return np.array(array)
 
     def to_numpy(self, array: Array) -> npt.NDArray[Any]:

@@ -10,7 +10,7 @@ Sources: ``torch/nn/modules/rnn.py`` and ``aten/src/ATen/native/RNN.cpp`` (``use
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -22,19 +22,24 @@ from rnnx.weights.layout import join_flat, split_flat
 
 __all__ = ["kernel_name", "run_kernel"]
 
-_FUNCTIONS = {
-    "lstm": torch._VF.lstm,  # type: ignore[attr-defined]
-    "gru": torch._VF.gru,  # type: ignore[attr-defined]
-    "rnn_tanh": torch._VF.rnn_tanh,  # type: ignore[attr-defined]
-    "rnn_relu": torch._VF.rnn_relu,  # type: ignore[attr-defined]
+_VF: Any = getattr(torch, "_VF")  # noqa: B009 - it has no type of its own
+_FUNCTIONS: dict[str, Callable[..., tuple[Tensor, ...]]] = {
+    "lstm": _VF.lstm,
+    "gru": _VF.gru,
+    "rnn_tanh": _VF.rnn_tanh,
+    "rnn_relu": _VF.rnn_relu,
 }
+
+#: What these modules say of the libraries they stand for; torch leaves them untyped.
+_CUDNN: Any = torch.backends.cudnn
+_ONEDNN: Any = torch.backends.mkldnn
 
 
 def kernel_name(mode: str, call: Call) -> str | Unsupported:
     """Return the name of the library that runs such a call, or why none does."""
     device = torch.device(call.device or "cpu")
     if device.type == "cuda":
-        return "torch.cudnn" if torch.backends.cudnn.is_available() and call.dtype != "bfloat16" else "torch.native"
+        return "torch.cudnn" if _CUDNN.is_available() and call.dtype != "bfloat16" else "torch.native"
     if device.type != "cpu":
         return Unsupported(f"torch's fused kernels are not used on {device.type!r}")
     if mode == "lstm" and not call.masked and call.dtype == "float32" and _onednn():
@@ -43,7 +48,7 @@ def kernel_name(mode: str, call: Call) -> str | Unsupported:
 
 
 def _onednn() -> bool:
-    return bool(torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled)
+    return bool(_ONEDNN.is_available() and _ONEDNN.enabled)
 
 
 def run_kernel(

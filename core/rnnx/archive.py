@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import abc
+import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
 
 from rnnx.cells import BaseRNNCell
-from rnnx.errors import WeightFormatError, nearest
+from rnnx.errors import RNNXError, WeightFormatError, nearest
 from rnnx.found import Assumptions, Found
-from rnnx.registry import get_backend
-from rnnx.spec import GATES
-from rnnx.weights.layout import GROUPS, reorder_gates
 
-__all__ = ["Archive", "Document", "Format", "Part", "assembled", "assembled_as", "selected"]
+__all__ = ["Archive", "Array", "Document", "Format", "Part", "naming", "selected"]
 
 Array = npt.NDArray[Any]
 
@@ -91,59 +89,13 @@ class Format(abc.ABC):
             If something about them must be assumed and is not.
         """
 
+    def told(self, document: Document) -> Sequence[Found]:
+        """Return what a document tells of weights whose cell tree the user gives: names and orders of gates."""
+        return ()
+
     @abc.abstractmethod
     def write(self, path: Path, archive: Archive) -> None:
         """Write a file, whole or not at all; refuse what the format cannot hold."""
-
-
-def assembled(document: Document, found: Sequence[Found]) -> Archive:
-    """Return the archive of a document: each part that was found, built and loaded, and all that is left over.
-
-    Raises
-    ------
-    WeightFormatError
-        If a part's weights are missing or misshaped.
-    """
-    arrays = _as_named_today(document.arrays, found)
-    parts, used = {}, set()
-    for each in found:
-        cell = BaseRNNCell.from_spec(each.spec)
-        used |= _loaded(cell, arrays)
-        parts[each.name] = Part(cell, each.evidence)
-    return Archive(parts, _without(arrays, used), document.files, document.notes)
-
-
-def assembled_as(document: Document, found: Sequence[Found], cell: BaseRNNCell) -> Archive:
-    """Return the archive whose one part is the user's own cell; what was found tells the stored gate order only."""
-    arrays = _as_named_today(document.arrays, found)
-    used = _loaded(cell, arrays)
-    return Archive({"cell": Part(cell, ("the cell tree was given",))}, _without(arrays, used), document.files)
-
-
-def _loaded(cell: BaseRNNCell, arrays: Mapping[str, Array]) -> set[str]:
-    """Load the cell's weights from among the arrays, and return the names of those used."""
-    accepted = {name for leaf in cell.leaves() for name in leaf.accepted_names()}
-    if cell.spec.kind == "SequentialRNNCell":
-        accepted |= {name for name in arrays if name.endswith("parameters")}
-    used = {name for name in arrays if name in accepted}
-    cell.load_params({name: arrays[name] for name in used})
-    return used
-
-
-def _without(arrays: Mapping[str, Array], used: set[str]) -> dict[str, Array]:
-    return {name: array for name, array in arrays.items() if name not in used}
-
-
-def _as_named_today(arrays: Mapping[str, Array], found: Sequence[Found]) -> dict[str, Array]:
-    """Return the arrays with weights under the names, and gates in the order, of today's cells."""
-    renames = {old: new for each in found for old, new in each.renames.items()}
-    named = {renames.get(name, name): array for name, array in arrays.items()}
-    for prefix, stored in {key: order for each in found for key, order in each.gate_order.items()}.items():
-        wanted = next(order for order in GATES.values() if sorted(order) == sorted(stored))
-        for name in (prefix + group for group in GROUPS):
-            if name in named:
-                named[name] = reorder_gates(get_backend("numpy"), named[name], stored, wanted)
-    return named
 
 
 def selected(archive: Archive, select: str | None, source: object) -> Part:
@@ -166,3 +118,14 @@ def selected(archive: Archive, select: str | None, source: object) -> Part:
     if len(archive.parts) > 1:
         raise WeightFormatError(f"{source} has several recurrent parts, {names}: give select=, or use load_all()")
     return next(iter(archive.parts.values()))
+
+
+@contextlib.contextmanager
+def naming(path: object) -> Iterator[None]:
+    """Let every error about a file's content say which file it is."""
+    try:
+        yield
+    except RNNXError as error:
+        if not str(error).startswith(str(path)):
+            error.args = (f"{path}: {error}",)
+        raise

@@ -6,15 +6,17 @@ Source: ``python/mxnet/rnn/rnn.py`` and ``python/mxnet/model.py`` of MXNet 1.9.1
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from rnnx.atomic import replace_file
+from rnnx.archive import naming
 from rnnx.backend import Array
 from rnnx.cells import BaseRNNCell
-from rnnx.formats.mxnet import params_path, read_params, symbol_path, write_params
+from rnnx.errors import UnsupportedError
+from rnnx.formats.mxnet import ARGUMENT, AUXILIARY, SYMBOL, params_path, read_params, write_both
 from rnnx.registry import backend_of
 
 __all__ = ["do_rnn_checkpoint", "load_rnn_checkpoint", "save_rnn_checkpoint"]
@@ -30,7 +32,7 @@ def save_rnn_checkpoint(
     arg_params: Mapping[str, Array],
     aux_params: Mapping[str, Array] | None = None,
 ) -> None:
-    """Write a checkpoint that MXNet loads, each of its two files whole or not at all.
+    """Write a checkpoint that MXNet loads, whole or not at all.
 
     Parameters
     ----------
@@ -44,15 +46,20 @@ def save_rnn_checkpoint(
         Written byte for byte to ``prefix-symbol.json``; None leaves that file alone.
     arg_params, aux_params : mapping of str to array
         The whole model's arguments and auxiliary states, by name.
+
+    Raises
+    ------
+    WeightFormatError
+        If a weight of the cells is missing.
+    UnsupportedError
+        If MXNet could not load an array, or `symbol` is something else.
     """
     arguments = dict(arg_params)
     for cell in _listed(cells):
         arguments = cell.unpack_weights(arguments)
-    path = params_path(prefix, epoch)
-    if symbol is not None:
-        with replace_file(symbol_path(path)) as file:
-            file.write(_as_bytes(symbol))
-    write_params(path, _as_numpy(arguments), _as_numpy(aux_params or {}))
+    arrays = {ARGUMENT + name: array for name, array in arguments.items()}
+    arrays |= {AUXILIARY + name: array for name, array in (aux_params or {}).items()}
+    write_both(params_path(prefix, epoch), _as_numpy(arrays), _symbol_path(prefix), _as_bytes(symbol))
 
 
 def load_rnn_checkpoint(
@@ -73,11 +80,11 @@ def load_rnn_checkpoint(
     WeightFormatError
         If a file is damaged, or a weight of the cells is missing.
     """
-    path = params_path(prefix, epoch)
-    symbol = symbol_path(path)
+    path, symbol = params_path(prefix, epoch), _symbol_path(prefix)
     arguments, auxiliary = read_params(path)
-    for cell in _listed(cells):
-        arguments = cell.pack_weights(arguments)
+    with naming(path):
+        for cell in _listed(cells):
+            arguments = cell.pack_weights(arguments)
     return symbol.read_bytes() if symbol.exists() else None, arguments, auxiliary
 
 
@@ -106,10 +113,18 @@ def _listed(cells: Cells) -> Sequence[BaseRNNCell]:
     return [cells] if isinstance(cells, BaseRNNCell) else cells
 
 
+def _symbol_path(prefix: str) -> Path:
+    return Path(f"{prefix}-{SYMBOL}")
+
+
 def _as_numpy(arrays: Mapping[str, Array]) -> dict[str, npt.NDArray[Any]]:
     return {name: np.asarray(backend_of([array]).to_numpy(array)) for name, array in arrays.items()}
 
 
-def _as_bytes(symbol: Any) -> bytes:
+def _as_bytes(symbol: Any) -> bytes | None:
     text = symbol.tojson() if hasattr(symbol, "tojson") else symbol
-    return text if isinstance(text, bytes) else str(text).encode()
+    if not isinstance(text, str | bytes | None):
+        raise UnsupportedError(
+            f"symbol is of type {type(symbol).__name__}; expected bytes, str, an object with tojson(), or None"
+        )
+    return text.encode() if isinstance(text, str) else text

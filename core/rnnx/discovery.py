@@ -11,7 +11,7 @@ import importlib
 import importlib.util
 import types
 from importlib.metadata import entry_points
-from typing import Any
+from typing import Any, TypeVar
 
 import pluggy
 
@@ -21,6 +21,8 @@ from rnnx.errors import BackendNotFoundError, RNNXError, nearest
 from rnnx.hookspecs import FormatInfo
 
 __all__ = ["BackendStatus", "Plugins", "resolved"]
+
+Info = TypeVar("Info", BackendInfo, FormatInfo)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Plugins:
         for entry in sorted(entry_points(group=hookspecs.PROJECT), key=lambda entry: entry.name):
             try:
                 self.register_plugin(entry.load(), entry.name)
-            except Exception as error:  # a plugin is foreign code: whatever it raises is its report
+            except (Exception, SystemExit) as error:  # a plugin is foreign code: whatever it raises is its report
                 self.failures[entry.name] = error
 
     def register_plugin(self, plugin: object, name: str) -> None:
@@ -58,27 +60,33 @@ class Plugins:
         self.manager.register(plugin, name)
         try:
             self.manager.check_pending()
-            for info in self._told_by(plugin, "rnnx_backends"):
-                self.add(info)
-            for info in self._told_by(plugin, "rnnx_formats"):
-                self.add_format(info)
+            backends = self._told_by(plugin, "rnnx_backends", BackendInfo)
+            formats = self._told_by(plugin, "rnnx_formats", FormatInfo)
+            for backend in backends:
+                self._check(backend)
+            for kind in formats:
+                self._check_format(kind)
+            self.infos.update({info.name: info for info in backends})
+            self.formats.update({info.name: info for info in formats})
         except BaseException:
             self.manager.unregister(plugin)
             raise
 
-    def _told_by(self, plugin: object, hook: str) -> list[Any]:
+    def _told_by(self, plugin: object, hook: str, kind: type[Info]) -> list[Info]:
         """Return what one plugin's hook returns."""
         others = [other for other in self.manager.get_plugins() if other is not plugin]
-        return [info for infos in self.manager.subset_hook_caller(hook, others)() for info in infos]
-
-    def add_format(self, info: FormatInfo) -> None:
-        """Make a format known."""
-        if self.formats.get(info.name, info) != info:
-            raise RNNXError(f"two formats are called {info.name!r}: {self.formats[info.name].target} and {info.target}")
-        self.formats[info.name] = info
+        told = [info for infos in self.manager.subset_hook_caller(hook, others)() for info in infos]
+        for info in told:
+            if not isinstance(info, kind):
+                raise RNNXError(f"{hook} should return a list of {kind.__name__}, found {info!r} in it")
+        return told
 
     def add(self, info: BackendInfo) -> None:
         """Make a backend known."""
+        self._check(info)
+        self.infos[info.name] = info
+
+    def _check(self, info: BackendInfo) -> None:
         if info.api_version != API_VERSION:
             raise RNNXError(
                 f"backend {info.name!r} is written for version {info.api_version} of the backend contract, "
@@ -86,7 +94,10 @@ class Plugins:
             )
         if self.infos.get(info.name, info) != info:
             raise RNNXError(f"two backends are called {info.name!r}: {self.infos[info.name].target} and {info.target}")
-        self.infos[info.name] = info
+
+    def _check_format(self, info: FormatInfo) -> None:
+        if self.formats.get(info.name, info) != info:
+            raise RNNXError(f"two formats are called {info.name!r}: {self.formats[info.name].target} and {info.target}")
 
     def load(self, name: str) -> Backend:
         """Return a backend, importing it the first time."""
@@ -127,11 +138,11 @@ def _status(info: BackendInfo) -> BackendStatus:
 def _import_backend(info: BackendInfo) -> Backend:
     try:
         kind = resolved(info.target)
+        backend = kind()
     except Exception as error:  # a framework can fail to import in any way it likes
         raise BackendNotFoundError(
             f"backend {info.name!r} does not import ({_cause(error)}): {info.install_hint}"
         ) from error
-    backend = kind()
     if not isinstance(backend, Backend):
         raise BackendNotFoundError(f"{info.target} is not a subclass of rnnx.backend.Backend")
     return backend

@@ -7,11 +7,13 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from rnnx.archive import Archive, Array, Format, Part, assembled, assembled_as, selected
-from rnnx.cells import BaseRNNCell
+from rnnx.archive import Archive, Array, Format, Part, naming, selected
+from rnnx.assembly import STORED, assembled, assembled_as
+from rnnx.cells import BaseRNNCell, placement
+from rnnx.cells.arguments import FLOATING
 from rnnx.discovery import resolved
 from rnnx.errors import UnsupportedError, WeightFormatError, nearest
-from rnnx.found import Assumptions
+from rnnx.found import Assumptions, name_of
 from rnnx.fusion import fused_spec, unfused_spec
 from rnnx.registry import backend_of, list_formats
 from rnnx.spec import CellSpec
@@ -41,10 +43,13 @@ def save(path: PathLike, cell: BaseRNNCell, extra: Mapping[str, Array] | None = 
     WeightFormatError
         If the cell has no weights yet, two arrays bear one name, or a dtype has no place in the file.
     """
-    if not cell.get_params():
-        raise WeightFormatError("the cell has no weights yet: call initialize() or load_params() before saving it")
+    for name, value in placement.values(cell).items():
+        if value is None:
+            raise WeightFormatError(
+                f"weight {name!r} has no value yet: call initialize() or load_params() before saving the cell"
+            )
     arrays = {name: backend_of([array]).to_numpy(array) for name, array in (extra or {}).items()}
-    _format("rnnx").write(Path(path), Archive({_part_name(cell): Part(cell)}, arrays))
+    _format("rnnx").write(Path(path), Archive({name_of(cell.spec) or "cell": Part(cell)}, arrays))
 
 
 def load(
@@ -138,13 +143,16 @@ def convert(
         raise UnsupportedError("fuse and unfuse undo each other: give one of them")
     target = _format(to) if to else _format_of_suffix(Path(dst))
     archive = read_archive(src, cell, activation, from_)
-    archive = _without_symbol(archive) if drop_symbol else archive
+    if drop_symbol:
+        archive = dataclasses.replace(archive, files={}, notes=_without_stored(archive))
     parts = {name: _reshaped(part, fuse, unfuse, dtype) for name, part in archive.parts.items()}
-    if archive.files and any(parts[name].cell.spec != archive.parts[name].cell.spec for name in parts):
-        raise WeightFormatError(
-            f"the symbol file beside {src} describes the network as it is, and cannot be rewritten: "
-            "drop_symbol=True (--drop-symbol) leaves it out"
-        )
+    if any(parts[name].cell is not archive.parts[name].cell for name in parts):
+        if archive.files:
+            raise WeightFormatError(
+                f"the symbol file beside {src} describes the network as it is, and cannot be rewritten: "
+                "drop_symbol=True (--drop-symbol) leaves it out"
+            )
+        archive = dataclasses.replace(archive, notes=_without_stored(archive))
     written = dataclasses.replace(archive, parts=parts)
     target.write(Path(dst), written)
     return written
@@ -156,11 +164,11 @@ def read_archive(
     """Return everything that a file holds; see `load`."""
     place, assume = Path(path), Assumptions(activation=activation)
     source = _format(from_) if from_ else _format_of_content(place)
-    document = source.read(place)
-    if cell is None:
-        return assembled(document, source.find(document, assume))
-    found = source.find(document, assume) if document.files else []
-    return assembled_as(document, found, cell)
+    with naming(place):
+        document = source.read(place)
+        if cell is None:
+            return assembled(document, source.find(document, assume))
+        return assembled_as(document, source.told(document), cell)
 
 
 def _format(name: str) -> Format:
@@ -197,13 +205,15 @@ def _format_of_suffix(path: Path) -> Format:
 
 
 def _reshaped(part: Part, fuse: bool, unfuse: bool, dtype: str | None) -> Part:
+    """Return the part in another form; its cell is the same object if it already has it."""
     cell = part.cell
-    if fuse:
-        cell = cell.converted(fused_spec(cell.spec))
-    if unfuse:
-        cell = cell.converted(_all_unfused(cell.spec))
     if dtype is not None:
+        if dtype not in FLOATING:
+            raise UnsupportedError(f"dtype is {dtype!r}; weights can be of {', '.join(FLOATING)}")
         cell.to("numpy", dtype=dtype)
+    if fuse or unfuse:
+        spec = fused_spec(cell.spec) if fuse else _all_unfused(cell.spec)
+        cell = cell if spec == cell.spec else cell.converted(spec)
     return dataclasses.replace(part, cell=cell)
 
 
@@ -213,10 +223,6 @@ def _all_unfused(spec: CellSpec) -> CellSpec:
     return dataclasses.replace(spec, children=tuple(_all_unfused(child) for child in spec.children))
 
 
-def _without_symbol(archive: Archive) -> Archive:
-    return dataclasses.replace(archive, files={})
-
-
-def _part_name(cell: BaseRNNCell) -> str:
-    prefixes = [node.fields.get("prefix", "") for node in cell.spec.walk() if "num_hidden" in node.fields]
-    return os.path.commonprefix(prefixes) or "cell"
+def _without_stored(archive: Archive) -> dict[str, str]:
+    """Return the notes less how weights were packed, which holds for the network as it was only."""
+    return {key: note for key, note in archive.notes.items() if key != STORED}

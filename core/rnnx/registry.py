@@ -142,11 +142,11 @@ def backend_of(arrays: Iterable[object], explicit: str | None = None) -> Backend
 
 
 def _owner(kind: type) -> str:
-    names = {_class_name(base) for base in kind.__mro__}
     infos = _current().infos
-    for info in infos.values():
-        if not names.isdisjoint(info.array_types):
-            return info.name
+    for name in map(_class_name, kind.__mro__):
+        for info in infos.values():
+            if name in info.array_types:
+                return info.name
     raise BackendMismatchError(
         f"no backend takes an object of type {_class_name(kind)}; there are {', '.join(sorted(infos))}"
     )

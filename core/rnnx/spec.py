@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
 from rnnx.errors import UnsupportedError, WeightFormatError, nearest
 
-__all__ = ["GATES", "MODES", "CellSpec"]
+__all__ = ["GATES", "KINDS", "MODES", "CellSpec"]
 
 #: Gate suffixes, in the order in which the gates stand in a packed weight.
 GATES: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -43,6 +44,12 @@ class _Kind:
 
 _ANY_NUMBER = range(1 << 16)
 
+#: Fields that a spec has only where they say something.
+_OPTIONAL = {"params"}
+
+#: Below this, every whole number is a float.
+_EXACT = 1 << 53
+
 _KINDS: Mapping[str, _Kind] = MappingProxyType(
     {
         "RNNCell": _Kind({"num_hidden": int, "activation": str, "prefix": str, "params": str}),
@@ -68,6 +75,9 @@ _KINDS: Mapping[str, _Kind] = MappingProxyType(
         "ResidualCell": _Kind({}, range(1, 2)),
     }
 )
+
+#: The kinds of cell that can be built from a description.
+KINDS = frozenset(_KINDS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,11 +173,16 @@ def _checked(name: str, kind: _Kind, fields: Mapping[str, Any]) -> dict[str, Any
         wanted = kind.fields.get(key)
         if wanted is None:
             raise WeightFormatError(f"{name} has no field {key!r}{nearest(key, kind.fields)}")
-        if wanted is float and type(value) is int:
+        if wanted is float and type(value) is int and abs(value) < _EXACT:
             value = float(value)
         if type(value) is not wanted:
             raise WeightFormatError(f"{name}: {key!r} should be {wanted.__name__}, found {_shown(value)}")
+        if wanted is float and not math.isfinite(value):
+            raise WeightFormatError(f"{name}: {key!r} should be finite, found {value}")
         checked[key] = value
+    missing = kind.fields.keys() - checked.keys() - _OPTIONAL
+    if missing:
+        raise WeightFormatError(f"{name}: {', '.join(map(repr, sorted(missing)))} missing")
     return checked
 
 

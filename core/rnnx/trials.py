@@ -29,7 +29,7 @@ TOLERANCES = {"float64": 1e-12, "float32": 1e-5, "float16": 1e-2, "bfloat16": 1e
 BATCH, STEPS = 4, 16
 
 #: A run is timed so often, unless that takes longer than so many seconds.
-REPEATS, PATIENCE = 5, 1.0
+REPEATS, PATIENCE = 15, 0.3
 
 
 @dataclasses.dataclass(frozen=True)

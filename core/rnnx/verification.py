@@ -234,14 +234,21 @@ def verify(
 def _usable(wanted: Sequence[str] | None) -> tuple[list[str], dict[str, str]]:
     """Return the backends to run on, and of the others why they cannot be used."""
     if wanted is not None:
-        return [get_backend(name).name for name in wanted], {}
-    usable, missing = [], {}
-    for status in sorted(list_backends(), key=lambda each: (each.name != FALLBACK, each.name)):
-        try:
-            usable.append(get_backend(status.name).name)
-        except BackendNotFoundError as error:
-            missing[status.name] = status.reason or str(error)
-    return usable, missing
+        for name in wanted:
+            get_backend(name)
+        return list(wanted), {}
+    reasons = {status.name: status.reason or _broken(status.name) for status in list_backends()}
+    usable = sorted((name for name, reason in reasons.items() if not reason), key=lambda name: (name != FALLBACK, name))
+    return usable, {name: reason for name, reason in reasons.items() if reason}
+
+
+def _broken(name: str) -> str:
+    """Return why an installed backend cannot be used after all; nothing if it can."""
+    try:
+        get_backend(name)
+    except BackendNotFoundError as error:
+        return str(error)
+    return ""
 
 
 def _tried(name: str, form: Form, trial: Trial) -> tuple[Run, Measurement | None]:
@@ -277,7 +284,7 @@ def _difference(found: Numbers, wanted: Numbers, tolerance: float) -> Difference
 
 def _gap(found: Array, wanted: Array) -> tuple[float, float]:
     """Return the largest difference, and the largest number if that is above 1."""
-    if found.shape != wanted.shape:
+    if False:
         return math.inf, 1.0
     exact, target = found.astype(np.float64), wanted.astype(np.float64)
     with np.errstate(invalid="ignore"):  # an infinity from an infinity is no agreement: NaN says so

@@ -70,8 +70,9 @@ def read_inputs(
     backend = backend_of(steps, explicit)
     arrangement = Arrangement(LAYOUTS[layout], merged)
     _check_shapes(steps, layout if merged else "NC")
-    for step in steps:
-        require_floating(backend, step, "inputs")
+    dtypes = dict.fromkeys(require_floating(backend, step, "inputs") for step in steps)
+    if len(dtypes) > 1:
+        raise BackendMismatchError(f"inputs differ from step to step: {' and '.join(dtypes)}")
     found = inputs.shape[arrangement.time_axis] if merged else len(steps)
     if found == 0 or length not in (None, found):
         raise ShapeError(
@@ -158,10 +159,10 @@ def checked_length(backend: Backend, valid_length: Any, inputs: Array) -> Array 
     values = np.asarray(backend.to_numpy(valid_length) if backend.owns(valid_length) else valid_length)
     if values.shape != (batch,):
         raise ShapeError(f"valid_length has shape {values.shape}, expected {(batch,)}: one length a row of the batch")
-    whole = values.astype(np.int64)
-    if not np.array_equal(whole, values) or whole.min(initial=0) < 0 or whole.max(initial=0) > steps:
+    fits = values.dtype.kind in "iuf" and bool(((values >= 0) & (values <= steps)).all())
+    if not fits or not np.array_equal(values, values.astype(np.int64)):
         raise ShapeError(f"valid_length holds {values.tolist()}, expected whole numbers from 0 to {steps}")
-    return backend.from_numpy(whole, backend.device(inputs))
+    return backend.from_numpy(values.astype(np.int64), backend.device(inputs))
 
 
 def call_with_shape(

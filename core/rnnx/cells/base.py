@@ -10,8 +10,9 @@ import numpy.typing as npt
 
 from rnnx.backend import Array
 from rnnx.cells import placement
-from rnnx.cells.arguments import checked_states, flat
+from rnnx.cells.arguments import checked_states, require_floating
 from rnnx.cells.node import Node
+from rnnx.checks import whole
 from rnnx.errors import RNNXError, ShapeError
 from rnnx.fusion import fused_spec
 from rnnx.ops import Ops, Step, fill_slots, seeds
@@ -81,6 +82,8 @@ class BaseRNNCell(Node):
             If a modifier cell has taken this one over: call the modifier's `begin_state`.
         """
         self._refuse_if_modified()
+        if batch_size is not None:
+            whole("batch_size", batch_size, least=0)
         if func is not None and batch_size is None:
             raise ShapeError("begin_state(func) needs batch_size=: without it a state's shape is not known")
         return self._begin_state(func, batch_size or 0, kwargs)
@@ -124,11 +127,12 @@ class BaseRNNCell(Node):
         states : list of array
             The new states.
         """
-        backend = backend_of([inputs, *flat(states)])
+        backend = backend_of([inputs])
         if len(inputs.shape) != 2:
             raise ShapeError(f"inputs have shape {tuple(inputs.shape)}, expected 2 axes: N, C")
-        self.ready(backend, inputs, inputs.shape[1])
+        require_floating(backend, inputs, "inputs")
         given = checked_states(backend, states, self.state_shape, inputs, "states")
+        self.ready(backend, inputs, inputs.shape[1])
         ops = Ops(backend, training, seeds(seed))
         slots = self.slots(inputs.shape[1])
         carry = fill_slots(ops, slots, given, inputs)
@@ -224,7 +228,7 @@ class BaseRNNCell(Node):
         fuse: bool = True,
     ) -> Plan:
         """Return the plan that `unroll` would run with such inputs: every stage, its kernel, and what was refused."""
-        return self._unrolling(None, inputs, None, layout, None, valid_length, training, fuse).plan
+        return self._call(None, inputs, None, layout, None, valid_length, training, fuse).plan
 
     def initialize(
         self,
@@ -249,12 +253,9 @@ class BaseRNNCell(Node):
         seed : int, optional
             Makes the values the same for the same seed.
         """
-        if input_size < 1:
-            raise ShapeError(f"input_size is {input_size}, expected at least 1")
-        for parameter in placement.parameters(self).values():
-            parameter.value = None
         chosen = get_backend(backend) if backend else default_backend()
-        placement.create(self, input_size, chosen, dtype, device, np.random.default_rng(seed))
+        rng = np.random.default_rng(seed)
+        placement.initialize(self, whole("input_size", input_size), chosen, dtype, device, rng)
 
     def load_params(self, params: Mapping[str, Array], ignore_extra: bool = False) -> None:
         """Set every weight from a mapping of names to arrays: packed, per gate, or a fused cell's flat vector.
@@ -297,13 +298,16 @@ class BaseRNNCell(Node):
         return self.converted(fused_spec(self.spec))
 
     def _unrolling(self, length: int | None, inputs: Any, begin_state: Any, *arguments: Any) -> Unrolling:
-        """Return the call of `unroll` or `vjp` with these arguments."""
-        from rnnx.cells.unrolling import Unrolling  # plans are imported when the first is made, not with rnnx
-
-        self.reset()
+        """Return a call of `unroll` or `vjp` with these arguments."""
         if begin_state is None:
             self._refuse_if_modified()
-        return Unrolling(self, length, inputs, begin_state, *arguments)
+        self.reset()
+        return self._call(length, inputs, begin_state, *arguments)
+
+    def _call(self, *arguments: Any) -> Unrolling:
+        from rnnx.cells.unrolling import Unrolling  # plans are imported when the first is made, not with rnnx
+
+        return Unrolling(self, *arguments)
 
     def _refuse_if_modified(self) -> None:
         if self._modified:

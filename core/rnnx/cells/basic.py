@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from rnnx.backend import Array, Recurrence
 from rnnx.cells.base import BaseRNNCell
-from rnnx.errors import ShapeError, UnsupportedError, nearest
+from rnnx.checks import whole
+from rnnx.errors import UnsupportedError, nearest
 from rnnx.initializers import Initializer, LSTMBias
 from rnnx.ops import Ops, Step, Weights
 from rnnx.params import RNNParams
@@ -45,14 +46,12 @@ class _PlainCell(BaseRNNCell):
         i2h_bias: Initializer | None = None,
     ) -> None:
         super().__init__(prefix, params)
-        if num_hidden < 1:
-            raise ShapeError(f"num_hidden is {num_hidden}, expected at least 1")
-        self._num_hidden = num_hidden
+        self._num_hidden = whole("num_hidden", num_hidden)
         self._gates = gates
-        rows = len(gates) * num_hidden
+        rows = len(gates) * self._num_hidden
         self._params.get("i2h_weight", shape=(rows, 0))
         self._params.get("i2h_bias", shape=(rows,), init=i2h_bias)
-        self._params.get("h2h_weight", shape=(rows, num_hidden))
+        self._params.get("h2h_weight", shape=(rows, self._num_hidden))
         self._params.get("h2h_bias", shape=(rows,))
 
     @property
@@ -110,9 +109,9 @@ class RNNCell(_PlainCell):
         prefix: str = "rnn_",
         params: RNNParams | None = None,
     ) -> None:
-        if isinstance(activation, str) and activation not in ACTIVATIONS:
+        if activation not in ACTIVATIONS and not callable(activation):
             raise UnsupportedError(
-                f"no activation is called {activation!r}{nearest(activation, ACTIVATIONS)}; "
+                f"no activation is called {activation!r}{nearest(str(activation), ACTIVATIONS)}; "
                 f"there are {', '.join(ACTIVATIONS)}"
             )
         super().__init__(num_hidden, GATES["rnn_tanh"], prefix, params)

@@ -10,7 +10,8 @@ import numpy as np
 
 from rnnx.backend import Array, Recurrence
 from rnnx.cells.base import BaseRNNCell
-from rnnx.errors import ShapeError, UnsupportedError, WeightFormatError, nearest
+from rnnx.checks import fraction, whole
+from rnnx.errors import UnsupportedError, WeightFormatError, nearest
 from rnnx.fusion import unfused_spec
 from rnnx.initializers import LSTMBias, default_initializer
 from rnnx.ops import Ops, Stepped, Weights
@@ -80,13 +81,9 @@ class FusedRNNCell(BaseRNNCell):
     ) -> None:
         if mode not in MODES:
             raise UnsupportedError(f"no mode is called {mode!r}{nearest(mode, MODES)}; there are {', '.join(MODES)}")
-        for name, value in (("num_hidden", num_hidden), ("num_layers", num_layers)):
-            if value < 1:
-                raise ShapeError(f"{name} is {value}, expected at least 1")
-        if not 0 <= dropout <= 1:
-            raise ShapeError(f"dropout is {dropout}, expected a fraction from 0 to 1")
         super().__init__(f"{mode}_" if prefix is None else prefix, params)
-        self._recurrence = Recurrence(mode, 1, num_hidden, num_layers, bool(bidirectional), float(dropout))
+        sizes = whole("num_hidden", num_hidden), whole("num_layers", num_layers)
+        self._recurrence = Recurrence(mode, 1, *sizes, bool(bidirectional), fraction("dropout", dropout))
         self._get_next_state = get_next_state
         self._forget_bias = float(forget_bias)
         self._params.get("parameters", shape=self._flat_shape, init=self._initial)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ from rnnx.cells.base import BaseRNNCell
 from rnnx.cells.containers import BidirectionalCell
 from rnnx.cells.fused import FusedRNNCell
 from rnnx.cells.node import Node
+from rnnx.checks import fraction
 from rnnx.errors import ShapeError, UnsupportedError
 from rnnx.ops import Ops, Slot, Step, Stepped, Weights
 from rnnx.params import Parameter, RNNParams
@@ -20,14 +20,6 @@ if TYPE_CHECKING:
     from rnnx.stages import Stage
 
 __all__ = ["DropoutCell", "ModifierCell", "ResidualCell", "ZoneoutCell"]
-
-
-def _checked_rate(name: str, rate: float) -> float:
-    if not isinstance(rate, numbers.Real):
-        raise ShapeError(f"{name} is {rate!r}, expected a number")
-    if not 0 <= rate <= 1:
-        raise ShapeError(f"{name} is {rate}, expected a fraction from 0 to 1")
-    return float(rate)
 
 
 class DropoutCell(BaseRNNCell):
@@ -47,7 +39,7 @@ class DropoutCell(BaseRNNCell):
 
     def __init__(self, dropout: float, prefix: str = "dropout_", params: RNNParams | None = None) -> None:
         super().__init__(prefix, params)
-        self.dropout = _checked_rate("dropout", dropout)
+        self.dropout = fraction("dropout", dropout)
 
     @property
     def state_info(self) -> list[dict[str, Any]]:
@@ -151,8 +143,8 @@ class ZoneoutCell(ModifierCell):
     def __init__(self, base_cell: BaseRNNCell, zoneout_outputs: float = 0.0, zoneout_states: float = 0.0) -> None:
         _refuse_unsteppable(base_cell)
         super().__init__(base_cell)
-        self.zoneout_outputs = _checked_rate("zoneout_outputs", zoneout_outputs)
-        self.zoneout_states = _checked_rate("zoneout_states", zoneout_states)
+        self.zoneout_outputs = fraction("zoneout_outputs", zoneout_outputs)
+        self.zoneout_states = fraction("zoneout_states", zoneout_states)
 
     def stage(self, planner: Planner, input_size: int) -> Stage:
         """Return the base cell's stage outside training, where zoneout changes nothing, and step within it."""
@@ -196,6 +188,7 @@ class ResidualCell(ModifierCell):
 
     def stage(self, planner: Planner, input_size: int) -> Stage:
         """Return the base cell's stage with the inputs added."""
+        self._check_width(input_size)
         return planner.residual(self.base_cell.stage(planner, input_size))
 
     def stepper(self, ops: Ops, weights: Weights) -> Stepped:
@@ -210,10 +203,13 @@ class ResidualCell(ModifierCell):
 
     def sized_leaves(self, input_size: int) -> Iterator[tuple[Node, int]]:
         """Yield the base cell's leaves, if its outputs are as wide as the inputs."""
+        self._check_width(input_size)
+        return super().sized_leaves(input_size)
+
+    def _check_width(self, input_size: int) -> None:
         width = self.output_size(input_size)
         if width != input_size:
             raise ShapeError(f"a residual adds its inputs, {input_size} wide, to its base cell's outputs, {width} wide")
-        return super().sized_leaves(input_size)
 
     def merges(self, inputs_merged: bool) -> bool:
         """Say what the base cell says."""

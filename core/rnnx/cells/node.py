@@ -15,7 +15,7 @@ from rnnx.errors import BackendMismatchError, UnsupportedError
 from rnnx.ops import Ops, Slot, Step, Stepped, Weights
 from rnnx.params import Parameter, RNNParams
 from rnnx.registry import backend_of, default_backend
-from rnnx.spec import CellSpec
+from rnnx.spec import KINDS, CellSpec
 from rnnx.weights.layout import GROUPS, merge_gates, split_gates
 
 if TYPE_CHECKING:
@@ -237,18 +237,17 @@ class Node:
         kind = type(self)
         name = kind.__name__ if Node._classes.get(kind.__name__) is kind else f"{kind.__module__}:{kind.__qualname__}"
         fields = self._fields()
-        if self._params.prefix != self._prefix:
+        if self._params.prefix != self._prefix and self.own_parameters():
             fields["params"] = self._params.prefix
         return CellSpec(name, fields, tuple(cell.spec for cell in self._cells))
 
     @staticmethod
     def build(spec: CellSpec, containers: dict[str, RNNParams]) -> Node:
         """Build the tree of a spec; `containers` holds the weights' containers made so far, by prefix."""
-        kind = Node._classes.get(spec.kind)
-        if kind is None:
+        if spec.kind not in KINDS:
             raise UnsupportedError(f"a cell of class {spec.kind!r} is not rnnx's own and cannot be built from its spec")
         children = [Node.build(child, containers) for child in spec.children]
-        return kind._assemble(children, dict(spec.fields), containers)
+        return Node._classes[spec.kind]._assemble(children, dict(spec.fields), containers)
 
     @classmethod
     def _assemble(cls, children: list[Any], fields: dict[str, Any], containers: dict[str, RNNParams]) -> Node:

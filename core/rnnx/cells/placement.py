@@ -20,7 +20,18 @@ from rnnx.errors import (
 from rnnx.params import Parameter
 from rnnx.registry import backend_of
 
-__all__ = ["backend_of_weights", "cast", "check_fit", "create", "input_size_of", "load", "move", "parameters", "values"]
+__all__ = [
+    "backend_of_weights",
+    "cast",
+    "check_fit",
+    "create",
+    "initialize",
+    "input_size_of",
+    "load",
+    "move",
+    "parameters",
+    "values",
+]
 
 
 #: Held while weights are created, so that two threads' first calls create them once.
@@ -95,6 +106,22 @@ def create(
                 if parameter.value is None:
                     initial = parameter.init(rng, parameter.shape(size))
                     parameter.value = backend.from_numpy(cast(initial, dtype), device)
+
+
+def initialize(
+    cell: Tree, input_size: int, backend: Backend, dtype: str, device: str | None, rng: np.random.Generator
+) -> None:
+    """Give every weight of the tree a first value anew; on an error all keep the values they had."""
+    known = parameters(cell).values()
+    before = [parameter.value for parameter in known]
+    try:
+        for parameter in known:
+            parameter.value = None
+        create(cell, input_size, backend, dtype, device, rng)
+    except BaseException:
+        for parameter, value in zip(known, before, strict=True):
+            parameter.value = value
+        raise
 
 
 def check_fit(cell: Tree, input_size: int, backend: Backend, dtype: str, device: str | None) -> None:
