@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from rnnx.archive import Archive, Array, Document, Part
 from rnnx.cells import BaseRNNCell, FusedRNNCell
 from rnnx.cells.node import Node
-from rnnx.errors import RNNXError, UnsupportedError, WeightFormatError
+from rnnx.errors import RNNXError, ShapeError, UnsupportedError, WeightFormatError
 from rnnx.found import Found
 from rnnx.fusion import fused_spec, unfused_spec
 from rnnx.registry import get_backend
@@ -38,7 +38,11 @@ def assembled(document: Document, found: Sequence[Found]) -> Archive:
     WeightFormatError
         If a part makes no sense, or its weights are missing or misshaped.
     """
-    return _archive(document, found, {each.name: Part(_built(each.spec), each.evidence) for each in found})
+    parts = {each.name: Part(_built(each.spec), each.evidence) for each in found}
+    try:
+        return _archive(document, found, parts)
+    except ShapeError as error:
+        raise WeightFormatError(f"the cell tree does not fit its weights: {error}") from error
 
 
 def assembled_as(document: Document, told: Sequence[Found], cell: BaseRNNCell) -> Archive:
@@ -92,7 +96,7 @@ def _built(spec: CellSpec) -> BaseRNNCell:
         return BaseRNNCell.from_spec(spec)
     except UnsupportedError:
         raise
-    except (RNNXError, TypeError) as error:
+    except RNNXError as error:
         raise WeightFormatError(f"the cell tree cannot be built: {error}") from error
 
 
@@ -161,7 +165,8 @@ def _one_a_gate(cell: BaseRNNCell) -> dict[str, Array]:
     """Return the cell's weights, one a gate; those that cells share are there once."""
     arrays: dict[str, Array] = dict(cell.get_params())
     for leaf in cell.leaves():
-        leaf.unpack_present(arrays)
+        if all(parameter.name in arrays for parameter in leaf.own_parameters()):
+            leaf.unpack(arrays)
     return arrays
 
 

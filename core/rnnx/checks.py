@@ -22,6 +22,7 @@ def fraction(name: str, value: object) -> float:
     """Return `value` as a float; `ShapeError` unless it is a number from 0 to 1."""
     if not isinstance(value, numbers.Real):
         raise ShapeError(f"{name} is {value!r}, expected a number")
-    if not 0 <= value <= 1:
+    number = float(value)
+    if not 0 <= number <= 1:
         raise ShapeError(f"{name} is {value}, expected a fraction from 0 to 1")
-    return float(value)
+    return number

@@ -39,6 +39,18 @@ class Parameter:
                 f"weight {self.name!r} has shape {tuple(shape)}, expected {expected} for inputs of size {input_size}"
             )
 
+    def check_fixed(self, shape: Shape) -> None:
+        """Raise `WeightFormatError` unless `shape` is this weight's for some input size."""
+        declared = self.declared
+        if declared is None:
+            return
+        fits = len(shape) == len(declared) and all(
+            size in (0, found) for size, found in zip(declared, shape, strict=True)
+        )
+        if not fits:
+            expected = ", ".join(str(size or "C") for size in declared) + ("," if len(declared) == 1 else "")
+            raise WeightFormatError(f"weight {self.name!r} has shape {tuple(shape)}, expected ({expected})")
+
     def check_declared(self, rule: ShapeRule) -> None:
         """Raise `ShapeError` unless a further cell declares the weight as this one is."""
         if self.shape(1) != rule(1):

@@ -177,7 +177,7 @@ def _checked(name: str, kind: _Kind, fields: Mapping[str, Any]) -> dict[str, Any
             value = float(value)
         if type(value) is not wanted:
             raise WeightFormatError(f"{name}: {key!r} should be {wanted.__name__}, found {_shown(value)}")
-        if wanted is float and not math.isfinite(value):
+        if isinstance(value, float) and not math.isfinite(value):
             raise WeightFormatError(f"{name}: {key!r} should be finite, found {value}")
         checked[key] = value
     missing = kind.fields.keys() - checked.keys() - _OPTIONAL

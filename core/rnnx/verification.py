@@ -284,7 +284,7 @@ def _difference(found: Numbers, wanted: Numbers, tolerance: float) -> Difference
 
 def _gap(found: Array, wanted: Array) -> tuple[float, float]:
     """Return the largest difference, and the largest number if that is above 1."""
-    if False:
+    if found.shape != wanted.shape:
         return math.inf, 1.0
     exact, target = found.astype(np.float64), wanted.astype(np.float64)
     with np.errstate(invalid="ignore"):  # an infinity from an infinity is no agreement: NaN says so

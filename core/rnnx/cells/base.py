@@ -268,10 +268,10 @@ class BaseRNNCell(Node):
             For a missing, extra or misshaped weight; nothing has changed then.
         """
         arrays = dict(params)
-        if any(name not in placement.parameters(self) and name.endswith("parameters") for name in arrays):
-            self.converted(fused_spec(self.spec)).unpack_present(arrays)
+        known = placement.parameters(self)
+        if any(f"{name.removesuffix('parameters')}l0_i2h_weight" in known for name in arrays):
+            BaseRNNCell.from_spec(fused_spec(self.spec)).unpack(arrays)
         for leaf in self.leaves():
-            leaf.unpack_present(arrays)
             leaf.pack_present(arrays)
         placement.load(self, arrays, ignore_extra)
 
@@ -280,7 +280,8 @@ class BaseRNNCell(Node):
         backend = placement.backend_of_weights(self)
         if backend is None:
             return {}
-        return {name: np.array(backend.to_numpy(value)) for name, value in placement.values(self).items()}
+        present = {name: value for name, value in placement.values(self).items() if value is not None}
+        return {name: np.array(backend.to_numpy(value)) for name, value in present.items()}
 
     def to(self, backend: str, device: str | None = None, dtype: str | None = None) -> BaseRNNCell:
         """Move the weights to another backend, device or dtype, and return the cell."""

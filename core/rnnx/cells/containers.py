@@ -134,10 +134,10 @@ class SequentialRNNCell(_Container):
         return [state for cell, part in self._parted(states) for state in cell.nest(part)]
 
     def first_leaves(self) -> Iterator[Node]:
-        """Yield the leaves of the first cell that has weights; what stands before it passes its inputs on."""
+        """Yield the leaves that read the inputs: those of the first cells, up to one that may change them."""
         for cell in self._cells:
             yield from cell.first_leaves()
-            if cell.params.parameters():
+            if any(cell.output_size(width) != width for width in (1, 2)):
                 return
 
     def _sized_cells(self, input_size: int) -> Iterator[tuple[BaseRNNCell, int]]:

@@ -139,8 +139,12 @@ class FusedRNNCell(BaseRNNCell):
 
     def input_size_of(self, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
         """Return the input size for which the vector has its length."""
-        shape = shapes.get(self._params.prefix + "parameters", ())
-        return input_size_of_flat(shape[0], self._recurrence) if len(shape) == 1 else None
+        name = self._params.prefix + "parameters"
+        if name not in shapes:
+            return None
+        if len(shapes[name]) != 1:
+            raise WeightFormatError(f"weight {name!r} has shape {shapes[name]}, expected one axis")
+        return input_size_of_flat(shapes[name][0], self._recurrence)
 
     def accepted_names(self) -> Iterator[str]:
         """Yield the flat vector's name, each layer's packed ones, and those of each gate."""
@@ -173,15 +177,15 @@ class FusedRNNCell(BaseRNNCell):
         args[self._params.prefix + "parameters"] = join_flat(ops, layers)
 
     def unpack_present(self, args: MutableMapping[str, Array]) -> None:
-        """Unpack the flat vector, or the layers' packed weights, if they are there."""
+        """Unpack the flat vector if it is there."""
         if self._params.prefix + "parameters" in args:
             self.unpack(args)
+
+    def pack_present(self, args: MutableMapping[str, Array]) -> None:
+        """Pack the layers' weights if any is there, one a gate or packed by layer."""
         for _, prefix in layer_names(self._params.prefix, self._recurrence):
             if f"{prefix}i2h_weight" in args:
                 split_gates(backend_of([args[f"{prefix}i2h_weight"]]), args, prefix, self._gate_names)
-
-    def pack_present(self, args: MutableMapping[str, Array]) -> None:
-        """Pack the weights of each gate if any is there."""
         if any(name in args for name in self._unpacked_names()):
             self.pack(args)
 

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from rnnx.backend import Array, Backend
+from rnnx.cells.arguments import FLOATING, require_floating
 from rnnx.errors import (
     BackendMismatchError,
     RNNXError,
@@ -147,11 +148,10 @@ def load(cell: Tree, packed: Mapping[str, Array], ignore_extra: bool) -> None:
     extra = [name for name in packed if name not in known]
     if missing or (extra and not ignore_extra):
         raise WeightFormatError(_strictness(missing, extra, known, packed))
-    _check_shapes(cell, {name: tuple(packed[name].shape) for name in known})
-    here = backend_of_weights(cell)
     fresh = {name: packed[name] for name in known}
-    owner = backend_of(fresh.values())
-    dtypes = {owner.dtype(array) for array in fresh.values()}
+    here, owner = backend_of_weights(cell), backend_of(fresh.values())
+    _check_shapes(cell, {name: tuple(array.shape) for name, array in fresh.items()})
+    dtypes = {require_floating(owner, array, "the weights") for array in fresh.values()}
     if len(dtypes) > 1:
         raise BackendMismatchError(f"the weights have several dtypes: {', '.join(sorted(dtypes))}; expected one")
     if here is None:
@@ -168,9 +168,12 @@ def move(cell: Tree, backend: Backend, device: str | None, dtype: str | None) ->
     here = backend_of_weights(cell)
     if here is None:
         raise RNNXError("the cell has no weights yet: call initialize() or load_params() before to()")
-    for parameter in parameters(cell).values():
-        array = here.to_numpy(parameter.value)
-        parameter.value = backend.from_numpy(cast(array, dtype or here.dtype(parameter.value)), device)
+    placed = [parameter for parameter in parameters(cell).values() if parameter.value is not None]
+    moved = [
+        backend.from_numpy(cast(here.to_numpy(each.value), dtype or here.dtype(each.value)), device) for each in placed
+    ]
+    for parameter, value in zip(placed, moved, strict=True):
+        parameter.value = value
 
 
 def backend_of_weights(cell: Tree) -> Backend | None:
@@ -187,8 +190,7 @@ def _check_shapes(cell: Tree, shapes: Mapping[str, tuple[int, ...]]) -> None:
     input_size = input_size_of(cell, shapes)
     if input_size is None:
         for parameter in parameters(cell).values():
-            if parameter.declared is not None and 0 not in parameter.declared:
-                parameter.check(shapes[parameter.name], 1)
+            parameter.check_fixed(shapes[parameter.name])
         return
     for leaf, size in cell.sized_leaves(input_size):
         for parameter in leaf.own_parameters():
@@ -205,6 +207,8 @@ def _strictness(
 
 def cast(array: Any, dtype: str) -> Any:
     """Return the array in a dtype given by name; bfloat16 comes from ml_dtypes."""
+    if dtype in np.sctypeDict and dtype not in FLOATING:
+        raise ShapeError(f"dtype is {dtype}, expected one of {', '.join(FLOATING)}")
     if dtype == "bfloat16":
         return array.astype(_bfloat16())
     try:

@@ -62,7 +62,7 @@ def _version(framework: str) -> str | None:
 
 
 def _table(found: list[dict[str, Any]]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
     table.add_column("backend", style="bold", no_wrap=True)
     table.add_column("")
     table.add_column("framework")

@@ -42,7 +42,8 @@ def draw_part(name: str, part: Part, weights: bool = True) -> Tree:
 
 def _draw(tree: Tree, spec: CellSpec, leaves: Iterator[Node], weights: bool) -> None:
     """Draw a cell and what it is made of; `leaves` yields the cells of the specs without children, in order."""
-    branch = tree.add(Text.assemble((spec.kind, "bold"), "  ", ", ".join(_details(spec.fields))))
+    details = ", ".join(_details(spec.fields))
+    branch = tree.add(Text.assemble((spec.kind, "bold"), f"  {details}" if details else ""))
     for child in spec.children:
         _draw(branch, child, leaves, weights)
     if not spec.children:

@@ -12,7 +12,7 @@ from rnnx.archive import Archive
 from rnnx.cli.describing import Facts, describe, plan_of
 from rnnx.cli.drawing import draw_part, shape_text
 from rnnx.cli.options import activation_option, file_argument, json_option
-from rnnx.cli.screen import console, print_json, said
+from rnnx.cli.screen import console, plain, print_json, said
 from rnnx.files import read_archive
 
 __all__ = ["inspect"]
@@ -38,7 +38,7 @@ def inspect(file: Path, activation: str | None, as_json: bool) -> None:
         screen.print()
         screen.print(draw_part(name, part))
         _section(screen, "found by", part.evidence)
-        _section(screen, "runs on NumPy as", str(plan_of(part.cell)).splitlines()[1:])
+        _section(screen, "runs on NumPy as", [line[2:] for line in str(plan_of(part.cell)).splitlines()[1:]])
     if not archive.parts:
         said(screen, "no recurrent cells were found in it")
     _rest(screen, archive, facts)
@@ -46,8 +46,8 @@ def inspect(file: Path, activation: str | None, as_json: bool) -> None:
 
 def _rest(screen: Console, archive: Archive, facts: Facts) -> None:
     """Show what is no recurrent part's."""
-    widest = max(map(len, facts["arrays"]), default=0)
-    arrays = (f"{name:{widest}}  {shape_text(each)}  {each['dtype']}" for name, each in facts["arrays"].items())
+    widest = max((len(plain(name)) for name in facts["arrays"]), default=0)
+    arrays = (f"{plain(name):{widest}}  {shape_text(each)}  {each['dtype']}" for name, each in facts["arrays"].items())
     _section(screen, "other arrays", arrays)
     _section(screen, "files kept with it", (f"{name}  {size:,} bytes" for name, size in facts["files"].items()))
     _section(screen, "notes", (f"{key}: {text}" for key, text in facts["notes"].items()))

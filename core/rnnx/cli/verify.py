@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import click
@@ -86,32 +86,34 @@ def _print_json(file: Path, found: Mapping[str, Verification]) -> None:
 def _show(screen: Console, name: str, part: Part, found: Verification) -> None:
     screen.print(draw_part(name, part, weights=False))
     screen.print()
-    against = found.source or found.baseline
-    said(screen, f"{found.batch} sequences of {found.steps} steps: the largest differences from {against},")
-    said(
-        screen,
-        f"and over ragged sequences from {found.baseline}; up to {found.tolerance:g} of the largest number, or of 1,",
-    )
-    said(screen, "is rounding")
-    screen.print()
     screen.print(_table(found))
     screen.print()
+    for line in _legend(found):
+        said(screen, line, "dim")
+    for line in _told_of_model(found):
+        said(screen, line)
+    screen.print()
+
+
+def _legend(found: Verification) -> Iterator[str]:
+    yield f"{found.batch} sequences of {found.steps} steps, {'recorded' if found.source else 'random'}"
+    yield f"outputs, states: largest differences from {found.source or found.baseline}"
+    yield f"ragged: largest differences from {found.baseline} over sequences of other lengths"
+    yield f"agrees: no difference above {found.tolerance:g} of the largest number, or of 1"
     for backend, reason in found.missing.items():
-        said(screen, f"not run: {backend}: {reason}", "dim")
-    _show_model(screen, found)
+        yield f"not run on {backend}: {reason}"
 
 
-def _show_model(screen: Console, found: Verification) -> None:
-    """Show what the reference says of the whole model."""
+def _told_of_model(found: Verification) -> Iterator[str]:
+    """Yield what the reference says of the whole model."""
     if found.embedding == 0:
-        said(screen, f"inputs: the recorded tokens, embedded, are what {found.source} read, bit for bit")
-    if found.perplexity is not None:
-        computed, recorded = found.perplexity.computed, found.perplexity.recorded
-        said(screen, f"perplexity: {computed:.5g}, recorded by {found.source}: {recorded:.5g}")
+        yield f"inputs: the recorded tokens, embedded, are what {found.source} read, bit for bit"
+    if (perplexity := found.perplexity) is not None:
+        yield f"perplexity: {perplexity.computed:.5g}, recorded by {found.source}: {perplexity.recorded:.5g}"
 
 
 def _table(found: Verification) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
     for title in ("backend", "form", "kernels"):
         table.add_column(title, overflow="fold")
     for title in ("outputs", "states", "ragged", "ms", ""):

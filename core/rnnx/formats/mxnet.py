@@ -5,6 +5,7 @@ What the arrays are is read from the symbol where there is one, and from names a
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,22 +13,23 @@ from pathlib import Path
 import numpy as np
 
 from rnnx.archive import Archive, Array, Document, Format
+from rnnx.assembly import spelled_as_stored
 from rnnx.atomic import replace_file
-from rnnx.errors import WeightFormatError
-from rnnx.found import Assumptions, Found
+from rnnx.errors import UnsupportedError, WeightFormatError
 from rnnx.formats.mxnet_names import parts_of_weights
 from rnnx.formats.mxnet_ndarray import looks_like_ndarrays, read_ndarrays, write_ndarrays
 from rnnx.formats.mxnet_symbol import parts_of_symbol
+from rnnx.found import Assumptions, Found
 
-__all__ = ["AUXILIARY", "MXNetFormat", "params_path", "read_params", "symbol_path", "write_params"]
+__all__ = ["ARGUMENT", "AUXILIARY", "SYMBOL", "MXNetFormat", "params_path", "read_params", "symbol_path", "write_both"]
 
 #: What stands before a name in a checkpoint: of a weight, and of an auxiliary state such as a moving mean.
 ARGUMENT, AUXILIARY = "arg:", "aux:"
 
 SYMBOL = "symbol.json"
 
-#: Note on whether names bear ``arg:`` and ``aux:``, and on whether weights are one a gate or packed.
-NAMES, WEIGHTS = "mxnet.names", "mxnet.weights"
+#: Note on whether names bear ``arg:`` and ``aux:``.
+NAMES = "mxnet.names"
 
 
 class MXNetFormat(Format):
@@ -48,6 +50,8 @@ class MXNetFormat(Format):
         stored = dict(zip(names, arrays, strict=True))
         prefixed = bool(stored) and all(name.startswith((ARGUMENT, AUXILIARY)) for name in stored)
         named = {name.removeprefix(ARGUMENT): array for name, array in stored.items()} if prefixed else stored
+        if len(named) < len(stored):
+            raise WeightFormatError(f"{path} holds an argument called {ARGUMENT}{AUXILIARY}…, as auxiliary states are")
         symbol = symbol_path(path)
         files = {SYMBOL: symbol.read_bytes()} if symbol.exists() else {}
         return Document(named, files, {NAMES: "prefixed" if prefixed else "bare"})
@@ -59,24 +63,20 @@ class MXNetFormat(Format):
         shapes = {name: array.shape for name, array in document.arrays.items() if not name.startswith(AUXILIARY)}
         return parts_of_weights(shapes, assume)
 
+    def told(self, document: Document) -> Sequence[Found]:
+        """Return what the symbol, if there is one, tells of weights; see `Format.told`."""
+        return _told_by_symbol(document.files)
+
     def write(self, path: Path, archive: Archive) -> None:
         """Write arrays and, if there is one, the symbol; see `Format.write`."""
-        arrays: dict[str, Array] = {}
-        for part in archive.parts.values():
-            arrays.update(part.cell.unpack_weights(part.cell.get_params()))
-        clash = sorted(set(arrays) & set(archive.extra))
-        if clash:
-            raise WeightFormatError(f"two arrays are called {clash[0]!r}")
-        arrays.update(archive.extra)
-        if archive.notes.get(NAMES) == "bare":
-            write_ndarrays(path, list(arrays), list(arrays.values()))
-        else:
-            states = [name for name in arrays if name.startswith(AUXILIARY)]
-            auxiliary = {name.removeprefix(AUXILIARY): arrays.pop(name) for name in states}
-            write_params(path, arrays, auxiliary)
-        if SYMBOL in archive.files:
-            with replace_file(symbol_path(path)) as file:
-                file.write(archive.files[SYMBOL])
+        lost = [name for name in archive.files if name != SYMBOL]
+        if lost:
+            raise WeightFormatError(f"an MXNet checkpoint has no place for the file {lost[0]!r}")
+        arrays = spelled_as_stored(archive, _told_by_symbol(archive.files))
+        if archive.notes.get(NAMES) != "bare":
+            states = {name: array for name, array in arrays.items() if name.startswith(AUXILIARY)}
+            arrays = {ARGUMENT + name: array for name, array in arrays.items() if name not in states} | states
+        write_both(path, arrays, symbol_path(path), archive.files.get(SYMBOL))
 
 
 def params_path(prefix: str, epoch: int) -> Path:
@@ -106,8 +106,21 @@ def read_params(path: Path) -> tuple[dict[str, Array], dict[str, Array]]:
     return kinds[ARGUMENT], kinds[AUXILIARY]
 
 
-def write_params(path: Path, arguments: Mapping[str, Array], auxiliary: Mapping[str, Array]) -> None:
-    """Write a checkpoint's arrays as ``mx.model.save_checkpoint`` does."""
-    arrays = {ARGUMENT + name: array for name, array in arguments.items()}
-    arrays.update({AUXILIARY + name: array for name, array in auxiliary.items()})
-    write_ndarrays(path, list(arrays), list(arrays.values()))
+def write_both(path: Path, arrays: Mapping[str, Array], symbol: Path, content: bytes | None) -> None:
+    """Write arrays and, unless its content is None, the symbol's file; where one cannot be written, neither is."""
+    if content is None:
+        write_ndarrays(path, list(arrays), list(arrays.values()))
+        return
+    with replace_file(symbol) as file:
+        file.write(content)
+        # Once the arrays are replaced, nothing may be left to do that a full or failing disk could refuse.
+        file.flush()
+        os.fsync(file.fileno())
+        write_ndarrays(path, list(arrays), list(arrays.values()))
+
+
+def _told_by_symbol(files: Mapping[str, bytes]) -> Sequence[Found]:
+    try:
+        return parts_of_symbol(files[SYMBOL]) if SYMBOL in files else ()
+    except UnsupportedError:  # it has cells of the user's own alone, of which it tells nothing
+        return ()

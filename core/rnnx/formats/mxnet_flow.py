@@ -111,7 +111,9 @@ class Flow:
         self._rnns = rnns
         self._numbers: dict[Seq, int] = {}
         self._depths: list[int] = []
-        self._opposed: set[int] = set()
+        # Pairs and zoneouts seen at a step that tells them from something else; pairs whose directions are known.
+        self._confirmed: set[int] = set()
+        self._placed: set[int] = set()
         self._values: dict[Entry, Value] = {}
         self._below: dict[Value, Value | None] = {}
         self._holds: dict[int, bool] = {}
@@ -145,8 +147,15 @@ class Flow:
         if seq not in self._holds:
             made = self.seqs[seq]
             complete = all(len(self.run(part, run)) == run for part, run in zip(made.parts, made.runs, strict=False))
-            self._holds[seq] = made.is_layer and complete and (made.kind != "pair" or seq in self._opposed)
+            seen = seq in self._confirmed or made.kind not in ("pair", "zoneout")
+            opposite = made.kind != "pair" or seq in self._placed or self._is_mirrored(made)
+            self._holds[seq] = made.is_layer and complete and seen and opposite
         return self._holds[seq]
+
+    def _is_mirrored(self, pair: Seq) -> bool:
+        """Say whether the second cell of a pair reads all that the first one reads, from last to first."""
+        read = [self._descended(Value(part), run) for part, run in zip(pair.parts, pair.runs, strict=True)]
+        return read[0] is not None and read[0].is_whole and self._reversed(read[0]) == read[1]
 
     # -- what each operator does to sequences ---------------------------------------------------------------------
 
@@ -200,7 +209,10 @@ class Flow:
         first = new.step == 0 and not new.is_whole
         if not first and old != Value(self._numbers.get(kept, -1), new.step - 1, new.of):
             return None
-        return self._nested(new, kept, self._depths[new.seq])
+        made = self._nested(new, kept, self._depths[new.seq])
+        if made is not None and (not first or new.of == 1):
+            self._confirmed.add(made.seq)
+        return made
 
     def _keeps_state(self, node: Node) -> bool:
         return node.inputs[1] in self._steps and self._steps[node.inputs[1]][2].state == node.inputs[2]
@@ -230,26 +242,32 @@ class Flow:
         return node.op == "expand_dims" and len(node.inputs) == 1 and node.integer("axis") == axis
 
     def _pair(self, left: Value, right: Value) -> Value | None:
-        part = self.seqs[right.seq]
-        if right.is_whole != left.is_whole or (right.is_whole and part.kind != "reverse"):
+        turned = right.is_whole and self.seqs[right.seq].kind == "reverse"
+        meeting = self._meeting(left, right) if left.is_whole == turned == right.is_whole else None
+        if meeting is None:
             return None
-        arms = self._reach(left), self._reach(right)
-        read_by_right = set(arms[1][1:])
-        shared = next((value for value in arms[0][1:] if value in read_by_right), None)
-        if shared is None:
+        shared, runs = meeting
+        placed = turned or self._starts_opposite(left, right, shared, runs)
+        if not placed and not (shared.is_whole and right.of == left.of):
             return None
-        runs = [arm[: arm.index(shared, 1)] for arm in arms]
-        if not all(any(self._made_by_cell(value) for value in run) for run in runs):
-            return None
-        known = left.is_whole or self._starts_opposite(left, right, shared, runs)
-        if not (known or (shared.is_whole and right[1:] == (left.of - 1 - left.step, left.of))):
-            return None
-        parts = left.seq, part.parts[0] if right.is_whole else right.seq
+        parts = left.seq, self.seqs[right.seq].parts[0] if turned else right.seq
         depth = max(self._depths[value.seq] for run in runs for value in run)
         made = self._nested(left, Seq("pair", parts, (len(runs[0]), len(runs[1]))), depth)
-        if made is not None and (known or left.step != right.step or left.of == 1):
-            self._opposed.add(made.seq)
+        if made is not None and placed:
+            self._placed.add(made.seq)
+        if made is not None and (placed or left.step != right.step):
+            self._confirmed.add(made.seq)
         return made
+
+    def _meeting(self, left: Value, right: Value) -> tuple[Value, list[list[Value]]] | None:
+        """Return the first thing that cells below both values read, and the layers from it to either of them."""
+        reaches = self._reach(left), self._reach(right)
+        read_by_right = set(reaches[1][1:])
+        shared = next((value for value in reaches[0][1:] if value in read_by_right), None)
+        if shared is None:
+            return None
+        runs = [reach[: reach.index(shared, 1)] for reach in reaches]
+        return (shared, runs) if all(any(map(self._made_by_cell, run)) for run in runs) else None
 
     def _starts_opposite(self, left: Value, right: Value, shared: Value, runs: Sequence[list[Value]]) -> bool:
         """Say whether one cell's first step reads the first of what they share, and the other's the last.

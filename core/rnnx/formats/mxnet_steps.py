@@ -104,15 +104,12 @@ def chains_of(graph: Graph) -> list[Chain]:
 
 
 def zoneout_rate(graph: Graph, entry: Entry) -> float | None:
-    """Return the rate of a zoneout, ``where(Dropout(ones), new, old)``, or None if the entry is something else.
-
-    The ones are ``ones_like`` the new value; MXNet 0.9 had ``_ones`` of unknown shape.
-    """
+    """Return the rate of a zoneout, ``where(Dropout(ones), new, old)``, or None if the entry is something else."""
     node = graph.node(entry)
     if node.op != "where" or len(node.inputs) != 3:
         return None
     mask = graph.node(node.inputs[0])
-    if mask.op != "Dropout" or not mask.inputs or graph.node(mask.inputs[0]).op not in ("ones_like", "_ones"):
+    if mask.op != "Dropout" or not mask.inputs or graph.node(mask.inputs[0]).op != "ones_like":
         return None
     return mask.rate("p", 0.5)
 
@@ -195,7 +192,7 @@ def _is_complement(graph: Graph, entry: Entry, of: Entry) -> bool:
     if node.op == "_rminus_scalar":
         return node.inputs == (of,) and node.attrs.get("scalar") in ("1", "1.0")
     terms = graph.operands(entry, SUBTRACT)
-    return bool(terms) and graph.node(terms[0]).op in ("ones_like", "_ones") and terms[1] == of
+    return bool(terms) and graph.node(terms[0]).op == "ones_like" and terms[1] == of
 
 
 def _gru_slices(pairs: Mapping[str, tuple[Entry, ...]]) -> tuple[_Slices, _Slices]:
