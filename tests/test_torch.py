@@ -35,7 +35,7 @@ def zoned() -> rnnx.BaseRNNCell:
     stack = rnnx.SequentialRNNCell()
     stack.add(rnnx.ZoneoutCell(rnnx.LSTMCell(HIDDEN, "a_"), 0.2, 0.3))
     stack.add(rnnx.ResidualCell(rnnx.GRUCell(HIDDEN, "b_", reset_after=False)))
-    stack.add(rnnx.BidirectionalCell(rnnx.RNNCell(2, "softsign", "l_"), rnnx.RNNCell(3, "mish", "r_")))
+    stack.add(rnnx.BidirectionalCell(rnnx.RNNCell(2, "softsign", "l_"), rnnx.RNNCell(3, "softrelu", "r_")))
     return stack
 
 

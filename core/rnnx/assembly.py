@@ -1,8 +1,8 @@
 """The recurrent parts of a file put together from its arrays, and taken apart again.
 
-A weight may stand in a file one a gate, packed, or within a fused cell's vector, and in a file of MXNet's in another order
-of gates and under another name. That is undone when a part is built, and done again when the file is written back as it
-was: the note `STORED` remembers what was packed, and the symbol tells the rest.
+A weight may stand in a file one a gate, packed, or within a fused cell's vector; in a file of MXNet's also in another
+order of gates and under another name. That is undone when a part is built, and done again when the file is written back
+as it was: the note `STORED` remembers what was packed, and the symbol tells the rest.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def arrays_of(archive: Archive) -> dict[str, Array]:
     """
     arrays: dict[str, Array] = {}
     for part in archive.parts.values():
-        for name, array in _one_a_gate(part.cell).items():
+        for name, array in part.cell.unpack_weights(part.cell.get_params()).items():
             if not _same(arrays.setdefault(name, array), array):
                 raise WeightFormatError(f"two parts have a weight called {name!r} each: give one another prefix=")
     accepted = {name for part in archive.parts.values() for name in _accepted_names(part.cell)}
@@ -159,15 +159,6 @@ def _forms(cell: BaseRNNCell) -> Iterator[Node]:
 
 
 # -- names and orders of weights --------------------------------------------------------------------------------------
-
-
-def _one_a_gate(cell: BaseRNNCell) -> dict[str, Array]:
-    """Return the cell's weights, one a gate; those that cells share are there once."""
-    arrays: dict[str, Array] = dict(cell.get_params())
-    for leaf in cell.leaves():
-        if all(parameter.name in arrays for parameter in leaf.own_parameters()):
-            leaf.unpack(arrays)
-    return arrays
 
 
 def _as_named_today(arrays: Mapping[str, Array], told: Sequence[Found]) -> dict[str, Array]:

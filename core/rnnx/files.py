@@ -144,14 +144,14 @@ def convert(
     target = _format(to) if to else _format_of_suffix(Path(dst))
     archive = read_archive(src, cell, activation, from_)
     if drop_symbol:
-        archive = dataclasses.replace(archive, files={}, notes=_without_stored(archive))
+        archive = dataclasses.replace(archive, files={})
     parts = {name: _reshaped(part, fuse, unfuse, dtype) for name, part in archive.parts.items()}
-    if any(parts[name].cell is not archive.parts[name].cell for name in parts):
-        if archive.files:
-            raise WeightFormatError(
-                f"the symbol file beside {src} describes the network as it is, and cannot be rewritten: "
-                "drop_symbol=True (--drop-symbol) leaves it out"
-            )
+    if archive.files and any(parts[name].cell is not archive.parts[name].cell for name in parts):
+        raise WeightFormatError(
+            f"the symbol file beside {src} describes the network as it is, and cannot be rewritten: "
+            "drop_symbol=True (--drop-symbol) leaves it out"
+        )
+    if not archive.files and (fuse or unfuse or drop_symbol):
         archive = dataclasses.replace(archive, notes=_without_stored(archive))
     written = dataclasses.replace(archive, parts=parts)
     target.write(Path(dst), written)
@@ -224,5 +224,5 @@ def _all_unfused(spec: CellSpec) -> CellSpec:
 
 
 def _without_stored(archive: Archive) -> dict[str, str]:
-    """Return the notes less how weights were packed, which holds for the network as it was only."""
+    """Return the notes less how weights were packed: one a gate, they fit any tree and need no symbol."""
     return {key: note for key, note in archive.notes.items() if key != STORED}

@@ -23,7 +23,7 @@ def unfused_spec(spec: CellSpec) -> CellSpec:
 
     As in MXNet, the cells' own forget bias is 1 whatever the fused cell's: it only matters where new weights are drawn.
     """
-    fields = {**spec.fields, "prefix": spec.fields.get("params", spec.fields["prefix"])}  # the weights keep their names
+    fields = spec.fields
     layers = []
     for layer in range(fields["num_layers"]):
         layers.append(_unfused_layer(fields, layer))

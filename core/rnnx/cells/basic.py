@@ -29,8 +29,6 @@ ACTIVATIONS: dict[str, Activation] = {
     "tanh": lambda ops, x: ops.tanh(x),
     "softrelu": lambda ops, x: ops.softplus(x),
     "softsign": lambda ops, x: x / (1.0 + ops.relu(x) + ops.relu(-x)),
-    "log_sigmoid": lambda ops, x: -ops.softplus(-x),
-    "mish": lambda ops, x: x * ops.tanh(ops.softplus(x)),
 }
 
 
@@ -94,8 +92,8 @@ class RNNCell(_PlainCell):
     num_hidden : int
         H, the number of units.
     activation : str or callable
-        The name of one of MXNet's activations: relu, sigmoid, tanh, softrelu, softsign, log_sigmoid, mish. Or a
-        function of one array, in the framework of the arrays the cell is used with; such a cell cannot be saved.
+        The name of one of MXNet's activations: relu, sigmoid, tanh, softrelu, softsign. Or a function
+        of one array, in the framework of the arrays the cell is used with; such a cell cannot be saved.
     prefix : str
         Put before the weights' names.
     params : RNNParams, optional

@@ -116,12 +116,11 @@ class FusedRNNCell(BaseRNNCell):
     def stage(self, planner: Planner, input_size: int) -> Stage:
         """Return the kernel's stage, or where the backend has none the unfused cells'."""
         recurrence = self._sized(input_size)
-        name, prefix = self._params.prefix + "parameters", self._params.prefix
 
         def unfused() -> Stage:
             return BaseRNNCell.from_spec(unfused_spec(self.spec)).stage(planner, input_size)
 
-        return planner.fused(recurrence, name, prefix, unfused)
+        return planner.fused(recurrence, self._params.prefix + "parameters", self._prefix, unfused)
 
     def stepper(self, ops: Ops, weights: Weights) -> Stepped:
         """Refuse: a fused cell runs whole sequences only."""
@@ -149,27 +148,27 @@ class FusedRNNCell(BaseRNNCell):
     def accepted_names(self) -> Iterator[str]:
         """Yield the flat vector's name, each layer's packed ones, and those of each gate."""
         yield from super().accepted_names()
-        for _, prefix in layer_names(self._params.prefix, self._recurrence):
+        for _, prefix in layer_names(self._prefix, self._recurrence):
             yield from (prefix + group for group in GROUPS)
 
-    def unpack(self, args: MutableMapping[str, Array]) -> None:
+    def unpack_own(self, args: MutableMapping[str, Array]) -> None:
         """Replace the flat vector by each layer's weights, one a gate."""
         flat = take(args, self._params.prefix + "parameters")
         ops = backend_of([flat])
         recurrence = self._sized(input_size_of_flat(flat.shape[0], self._recurrence))
         layers = split_flat(ops, flat, recurrence).layers
-        for (_, prefix), layer in zip(layer_names(self._params.prefix, recurrence), layers, strict=True):
+        for (_, prefix), layer in zip(layer_names(self._prefix, recurrence), layers, strict=True):
             args.update({prefix + group: ops.concat([array], 0) for group, array in zip(GROUPS, layer, strict=True)})
             split_gates(ops, args, prefix, self._gate_names)
 
-    def pack(self, args: MutableMapping[str, Array]) -> None:
+    def pack_own(self, args: MutableMapping[str, Array]) -> None:
         """Replace each layer's weights of each gate by the flat vector."""
-        first = f"{self._params.prefix}l0_i2h{self._gate_names[0]}_weight"
+        first = f"{self._prefix}l0_i2h{self._gate_names[0]}_weight"
         if first not in args:
             raise WeightFormatError(f"weight {first!r} is missing{nearest(first, args)}")
         ops, recurrence = backend_of([args[first]]), self._sized(args[first].shape[1])
         layers = []
-        for layer, prefix in layer_names(self._params.prefix, recurrence):
+        for layer, prefix in layer_names(self._prefix, recurrence):
             merge_gates(ops, args, prefix, self._gate_names)
             weights = [take(args, prefix + group) for group in GROUPS]
             self._check_layer(prefix, recurrence.layer_input_size(layer), weights)
@@ -179,18 +178,18 @@ class FusedRNNCell(BaseRNNCell):
     def unpack_present(self, args: MutableMapping[str, Array]) -> None:
         """Unpack the flat vector if it is there."""
         if self._params.prefix + "parameters" in args:
-            self.unpack(args)
+            self.unpack_own(args)
 
     def pack_present(self, args: MutableMapping[str, Array]) -> None:
         """Pack the layers' weights if any is there, one a gate or packed by layer."""
-        for _, prefix in layer_names(self._params.prefix, self._recurrence):
+        for _, prefix in layer_names(self._prefix, self._recurrence):
             if f"{prefix}i2h_weight" in args:
                 split_gates(backend_of([args[f"{prefix}i2h_weight"]]), args, prefix, self._gate_names)
         if any(name in args for name in self._unpacked_names()):
-            self.pack(args)
+            self.pack_own(args)
 
     def _unpacked_names(self) -> Iterator[str]:
-        for _, prefix in layer_names(self._params.prefix, self._recurrence):
+        for _, prefix in layer_names(self._prefix, self._recurrence):
             for group in GROUPS:
                 name, kind = group.split("_")
                 yield from (f"{prefix}{name}{gate}_{kind}" for gate in self._gate_names)

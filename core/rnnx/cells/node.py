@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -196,17 +196,30 @@ class Node:
         yield from self._unpacked_names()
 
     def unpack(self, args: MutableMapping[str, Array]) -> None:
-        """Replace this cell's packed weights in `args` by one a gate."""
-        for cell in self._cells:
-            cell.unpack(args)
+        """Replace the tree's packed weights in `args` by one a gate; weights that cells share are there once."""
+        for leaf in self._distinct_leaves():
+            leaf.unpack_own(args)
+
+    def pack(self, args: MutableMapping[str, Array]) -> None:
+        """Replace the tree's weights of each gate in `args` by packed ones."""
+        for leaf in self._distinct_leaves():
+            leaf.pack_own(args)
+
+    def _distinct_leaves(self) -> Iterable[Node]:
+        """Return the leaves, of those that share all their weights the first."""
+        found: dict[tuple[str, ...], Node] = {}
+        for leaf in self.leaves():
+            found.setdefault(tuple(parameter.name for parameter in leaf.own_parameters()), leaf)
+        return found.values()
+
+    def unpack_own(self, args: MutableMapping[str, Array]) -> None:
+        """Replace this leaf's packed weights in `args` by one a gate."""
         if self._gate_names:
             ops = backend_of(args[name] for name in self._packed_names() if name in args)
             split_gates(ops, args, self._params.prefix, tuple(self._gate_names))
 
-    def pack(self, args: MutableMapping[str, Array]) -> None:
-        """Replace this cell's weights of each gate in `args` by packed ones."""
-        for cell in self._cells:
-            cell.pack(args)
+    def pack_own(self, args: MutableMapping[str, Array]) -> None:
+        """Replace this leaf's weights of each gate in `args` by packed ones."""
         if self._gate_names:
             ops = backend_of(args[name] for name in self._unpacked_names() if name in args)
             merge_gates(ops, args, self._params.prefix, tuple(self._gate_names))
@@ -214,12 +227,12 @@ class Node:
     def unpack_present(self, args: MutableMapping[str, Array]) -> None:
         """Unpack this leaf's weights if they are there packed."""
         if self._gate_names and any(name in args for name in self._packed_names()):
-            self.unpack(args)
+            self.unpack_own(args)
 
     def pack_present(self, args: MutableMapping[str, Array]) -> None:
         """Pack this leaf's weights if they are there gate by gate."""
         if self._gate_names and any(name in args for name in self._unpacked_names()):
-            self.pack(args)
+            self.pack_own(args)
 
     def _packed_names(self) -> Iterator[str]:
         return (self._params.prefix + group for group in GROUPS)

@@ -243,7 +243,7 @@ class Flow:
 
     def _pair(self, left: Value, right: Value) -> Value | None:
         turned = right.is_whole and self.seqs[right.seq].kind == "reverse"
-        meeting = self._meeting(left, right) if left.is_whole == turned == right.is_whole else None
+        meeting = self._meeting(left, right) if left.is_whole == right.is_whole else None
         if meeting is None:
             return None
         shared, runs = meeting

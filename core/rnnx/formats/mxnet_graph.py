@@ -53,7 +53,7 @@ _ALIASES: Mapping[str, str] = MappingProxyType(
 )
 
 #: MXNet's activations (``src/operator/nn/activation-inl.h``); most are operators of their own, too, which Gluon uses.
-_ACTIVATIONS = frozenset({"relu", "sigmoid", "tanh", "softrelu", "softsign", "log_sigmoid", "mish"})
+_ACTIVATIONS = frozenset({"relu", "sigmoid", "tanh", "softrelu", "softsign"})
 
 _FLAGS = MappingProxyType({"True": True, "true": True, "1": True, "False": False, "false": False, "0": False})
 

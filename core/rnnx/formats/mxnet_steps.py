@@ -47,12 +47,13 @@ class Cell:
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """One step: the entries it reads, the one it makes, and the name of its ``i2h`` node."""
+    """One step: the entries it reads, the one it makes, its ``h2h`` node, and the name of its ``i2h`` node."""
 
     cell: Cell
     inputs: Entry
     state: Entry
     output: Entry
+    h2h: Entry
     name: str
 
 
@@ -76,6 +77,7 @@ class _Affine:
     prefix: str
     role: str
     data: Entry
+    product: Entry
     rows: int
     name: str
     forget_bias: float
@@ -243,7 +245,7 @@ def _affine(graph: Graph, entry: Entry) -> _Affine | None:
     if not named or weight.op != "null" or bias.op != "null" or bias.name != f"{named[1]}{named[2]}_bias":
         return None
     forget_bias = bias.forget_bias("lstmbias")
-    return _Affine(named[1], named[2], node.inputs[0], node.integer("num_hidden"), node.name, forget_bias)
+    return _Affine(named[1], named[2], node.inputs[0], entry, node.integer("num_hidden"), node.name, forget_bias)
 
 
 def _made(
@@ -259,4 +261,4 @@ def _made(
     prefix = named[1] if named else i2h.prefix
     size = i2h.rows // len(gates)
     cell = Cell(kind, prefix, i2h.prefix, size, tuple(gates), activation, i2h.forget_bias)
-    return Step(cell, i2h.data, h2h.data, output, i2h.name)
+    return Step(cell, i2h.data, h2h.data, output, h2h.product, i2h.name)

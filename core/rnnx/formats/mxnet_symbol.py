@@ -25,7 +25,7 @@ from rnnx.spec import GATES, CellSpec
 
 __all__ = ["parts_of_symbol"]
 
-_RECURRENT_WEIGHT = re.compile(r"(?s)(.*)h2h(_[a-z])?_weight")
+_RECURRENT_WEIGHT = re.compile(r"(?s).*h2h(_[a-z])?_weight")
 
 #: The name of the node that joins two directions, unless MXNet numbered it.
 _JOINING = re.compile(r"(?s)(?!concat\d+\Z)(.*)(?:out|t\d+)")
@@ -55,7 +55,7 @@ def parts_of_symbol(symbol: bytes) -> list[Found]:
     chains = chains_of(graph)
     fused, strange = _fused_nodes(graph)
     parts = list(_parts(Flow(graph, chains, fused), fused))
-    strange += _unknown_cells(graph, {chain.cell.weights for chain in chains})
+    strange += _unknown_cells(graph, chains)
     if strange and not parts:
         raise UnsupportedError("; ".join(strange[:3]))
     told = [dataclasses.replace(part, evidence=(*part.evidence, *strange[:3])) for part in _once(parts)]
@@ -75,13 +75,14 @@ def _fused_nodes(graph: Graph) -> tuple[dict[int, Fused], list[str]]:
     return fused, strange
 
 
-def _unknown_cells(graph: Graph, known: Collection[str]) -> list[str]:
+def _unknown_cells(graph: Graph, chains: Sequence[Chain]) -> list[str]:
     """Say which nodes read weights called as a recurrent cell's, and belong to no cell that was found."""
+    known = {step.h2h for chain in chains for step in chain.steps}
     strange: dict[str, str] = {}
-    for node in graph.nodes:
+    for position, node in enumerate(graph.nodes):
         for variable in (graph.node(entry) for entry in node.inputs):
-            named = _RECURRENT_WEIGHT.fullmatch(variable.name) if variable.op == "null" else None
-            if named and named[1] not in known and node.op != "Reshape":
+            named = variable.op == "null" and _RECURRENT_WEIGHT.fullmatch(variable.name)
+            if named and (position, 0) not in known and node.op != "Reshape":
                 told = (
                     f"{node.op} node {node.name!r} reads {variable.name!r} as a recurrent cell does, and is part of no "
                     "cell that rnnx has: build the tree yourself and pass it as cell="
