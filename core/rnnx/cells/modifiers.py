@@ -111,6 +111,17 @@ class ModifierCell(BaseRNNCell):
         """Return none: all weights are the base cell's."""
         return ()
 
+    def begin_state(
+        self,
+        func: Callable[..., Array] | None = None,
+        batch_size: int | None = None,
+        *,
+        init_sym: Callable[..., Array] | None = None,
+        **kwargs: Any,
+    ) -> list[Array]:
+        """Return the base cell's initial states; `init_sym` is what MXNet calls `func` here."""
+        return super().begin_state(func if init_sym is None else init_sym, batch_size, **kwargs)
+
     def _begin_state(
         self, func: Callable[..., Array] | None, batch_size: int, kwargs: Mapping[str, Any]
     ) -> list[Array]:
