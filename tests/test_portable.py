@@ -335,7 +335,7 @@ def test_any_bit_flipped(path):
     assert path.read_bytes() == whole
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_anything_done_to_the_bytes(saved, whole, data):
     content = bytearray(whole)

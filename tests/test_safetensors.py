@@ -335,7 +335,7 @@ def nearly_sound_files(draw):
     return file_of(("{" + ", ".join(entries) + "}").encode(), bytes(range(size)))
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=nearly_sound_files())
 def test_what_is_read_is_what_the_judge_reads(path, content):
     path.write_bytes(content)

@@ -37,8 +37,8 @@ class Found:
     evidence : tuple of str
         A sentence for each decision, naming what was seen.
     gate_order : mapping of str to tuple of str
-        For each prefix of weights whose packed gates do not stand in the order of `rnnx.spec.GATES`: the suffixes of the
-        gates in the order stored. It says nothing of weights stored gate by gate, whose names tell.
+        For each prefix of weights whose packed gates do not stand in the order of `rnnx.spec.GATES`: the suffixes of
+        the gates in the order stored. It says nothing of weights stored gate by gate, whose names tell.
     renames : mapping of str to str
         Weights that are not called what the cell calls them: the name stored to the name wanted.
     """
@@ -65,7 +65,7 @@ def name_of(spec: CellSpec) -> str:
     prefixes = leaf_prefixes(spec)
     if len(set(prefixes)) == 1:
         return prefixes[0]
-    common = os.path.commonprefix(prefixes)
+    common = os.path.commonprefix(prefixes)  # noqa: RUF071 - letter by letter is what is wanted of prefixes
     common = common[: common.rfind("_") + 1] or common
     return common or "+".join(dict.fromkeys(prefixes))
 
