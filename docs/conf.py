@@ -8,6 +8,7 @@ copyright = author
 version = release = rnnx.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.mathjax", "sphinx.ext.napoleon"]
+exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = f"rnnx {release}"
 

@@ -260,3 +260,8 @@ def test_a_cell_outlives_a_refresh():
     cell.initialize(3, dtype="float64")
     rnnx.refresh()
     assert cell.unroll(None, np.ones((1, 2, 3)), merge_outputs=True)[0].shape == (1, 2, 2)
+
+
+def test_two_backends_cannot_claim_one_type_of_array(installed):
+    installed(toy=bringing(INFO), zz_twin=bringing(dataclasses.replace(INFO, name="twin")))
+    assert f"'toy' and 'twin' both say that {INFO.array_types[0]} is theirs" in status_of("zz_twin").reason

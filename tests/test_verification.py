@@ -126,7 +126,9 @@ class TestWhatRuns:
 
     def test_backends_that_cannot_run_are_named_with_the_reason(self, fresh_registry):
         missing = dataclasses.replace(tier1.INFO, name="absent", framework="no_such_framework")
-        broken = dataclasses.replace(tier1.INFO, name="broken", target="tier1:NoSuchBackend")
+        broken = dataclasses.replace(
+            tier1.INFO, name="broken", target="tier1:NoSuchBackend", array_types=("nowhere.Array",)
+        )
         rnnx.register_backend(missing)
         rnnx.register_backend(broken)
         found = verify(fused())

@@ -94,6 +94,10 @@ class Plugins:
             )
         if self.infos.get(info.name, info) != info:
             raise RNNXError(f"two backends are called {info.name!r}: {self.infos[info.name].target} and {info.target}")
+        for other in self.infos.values():
+            both = sorted(set(info.array_types) & set(other.array_types))
+            if both and other.name != info.name:
+                raise RNNXError(f"backends {other.name!r} and {info.name!r} both say that {both[0]} is theirs")
 
     def _check_format(self, info: FormatInfo) -> None:
         if self.formats.get(info.name, info) != info:
