@@ -216,3 +216,14 @@ def test_what_it_does_not_say_is_asked_for(missing, wanted):
 def test_a_weight_is_declared_with_a_shape():
     with pytest.raises(rnnx.ShapeError, match="weight 'x_scale' is declared without a shape: give shape="):
         rnnx.BaseRNNCell("x_").params.get("scale")
+
+
+@pytest.mark.parametrize("call", [lambda cell, x: cell.unroll(None, x), lambda cell, x: cell(x[:, 0], None)])
+def test_a_step_that_loses_a_state_is_told_so(call):
+    class Forgetful(PeepholeLSTM):
+        def step(self, ops, weights, inputs, states):
+            output, (hidden, _) = super().step(ops, weights, inputs, states)
+            return output, [hidden]
+
+    with pytest.raises(rnnx.ShapeError, match="step of Forgetful returned 1 states, expected 2"):
+        call(Forgetful(HIDDEN), inputs_of())

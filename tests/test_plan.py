@@ -118,7 +118,7 @@ def test_one_and_two_directions_do_not_mix():
 def test_unequal_directions_run_side_by_side():
     plan = both("lstm", "a_", 6, 5).explain(INPUTS)
     assert plan.kernels == ("numpy.lstm", "numpy.lstm")
-    assert plan.refused == ("the two directions are not equal plain cells with a kernel",)
+    assert plan.refused == ("the two directions are not equal plain cells",)
     stacks = rnnx.BidirectionalCell(sequential(*layers("gru", 2)), plain("gru", HIDDEN, "r_"))
     assert kernels_of(stacks) == ("numpy.gru", "numpy.gru")
 

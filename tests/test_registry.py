@@ -31,6 +31,7 @@ class Entry:
 
     name: str
     load: object
+    value: str = "elsewhere"
 
 
 def plugin(name: str = "toy_plugin", **members: object) -> types.ModuleType:
@@ -62,7 +63,7 @@ def raising(error: BaseException):
 def numpy_entry() -> Entry:
     import rnnx_numpy.plugin
 
-    return Entry("numpy", lambda: rnnx_numpy.plugin)
+    return Entry("numpy", lambda: rnnx_numpy.plugin, "rnnx_numpy.plugin")
 
 
 @pytest.fixture
@@ -265,3 +266,9 @@ def test_a_cell_outlives_a_refresh():
 def test_two_backends_cannot_claim_one_type_of_array(installed):
     installed(toy=bringing(INFO), zz_twin=bringing(dataclasses.replace(INFO, name="twin")))
     assert f"'toy' and 'twin' both say that {INFO.array_types[0]} is theirs" in status_of("zz_twin").reason
+
+
+def test_a_plugin_cannot_take_the_name_of_rnnxs_own(installed):
+    installed(a_thief=bringing(dataclasses.replace(INFO, name="numpy")))
+    assert "two backends are called 'numpy'" in status_of("a_thief").reason
+    assert_numpy_works()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 
@@ -316,3 +318,21 @@ def test_one_container_may_hold_the_weights_of_different_cells():
     )
     expected, _ = reference.run(judge, inputs_of())
     np.testing.assert_allclose(cell.unroll(None, inputs_of(), merge_outputs=True)[0], expected, atol=1e-12)
+
+
+def test_the_weights_of_a_stack_are_those_of_cells_added_further_down_since():
+    inner = rnnx.SequentialRNNCell()
+    outer = sequential(inner)
+    inner.add(plain("lstm", HIDDEN, "late_"))
+    outer.initialize(WIDTH)
+    assert sorted(outer.params) == sorted(outer.get_params())
+    assert len(outer.params) == 4
+
+
+@pytest.mark.parametrize("make", [lambda: plain("lstm", HIDDEN), lambda: fused("gru", 2, True, "f_")])
+def test_a_cell_is_pickled_with_its_weights(make):
+    cell = networks.randomized(sequential(make(), rnnx.ZoneoutCell(plain("gru", HIDDEN, "top_"), 0.1)), WIDTH)
+    twin = pickle.loads(pickle.dumps(cell))
+    np.testing.assert_array_equal(
+        twin.unroll(None, inputs_of(), merge_outputs=True)[0], cell.unroll(None, inputs_of(), merge_outputs=True)[0]
+    )

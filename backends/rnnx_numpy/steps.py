@@ -32,7 +32,7 @@ class Step:
     length : int
         T if the backward pass is wanted, 0 otherwise.
     batch : int
-        N.
+        N, the batch size.
     """
 
     #: Whether the recurrent bias is added to the inputs' share before the loop, rather than within the step.

@@ -22,6 +22,9 @@ from rnnx.hookspecs import FormatInfo
 
 __all__ = ["BackendStatus", "Plugins", "resolved"]
 
+#: What comes with rnnx, registered first: nobody else's plugin can take a name of theirs.
+OWN_PLUGINS = ("rnnx.formats.plugin", "rnnx_numpy.plugin", "rnnx_torch.plugin")
+
 Info = TypeVar("Info", BackendInfo, FormatInfo)
 
 
@@ -48,7 +51,8 @@ class Plugins:
 
     def discover(self) -> None:
         """Register each plugin by itself, so that one that fails is the only one that fails."""
-        for entry in sorted(entry_points(group=hookspecs.PROJECT), key=lambda entry: entry.name):
+        found = entry_points(group=hookspecs.PROJECT)
+        for entry in sorted(found, key=lambda entry: (entry.value not in OWN_PLUGINS, entry.name)):
             try:
                 self.register_plugin(entry.load(), entry.name)
             except (Exception, SystemExit) as error:  # a plugin is foreign code: whatever it raises is its report

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -162,4 +163,8 @@ def _declared(name: str, shape: Shape | ShapeRule | None, init: Initializer | No
 
 def _rule(shape: Shape | ShapeRule) -> ShapeRule:
     """Return the rule that puts the input size where `shape` has 0."""
-    return shape if callable(shape) else lambda input_size: tuple(size or input_size for size in shape)
+    return shape if callable(shape) else functools.partial(_filled_in, tuple(shape))
+
+
+def _filled_in(shape: Shape, input_size: int) -> Shape:
+    return tuple(size or input_size for size in shape)

@@ -94,15 +94,16 @@ class Planner:
 
     def bidirectional(self, forward: Stage, backward: Stage) -> Stage:
         """Return one bidirectional kernel for two equal plain cells, or the two stages side by side."""
-        reason = "the two directions are not equal plain cells with a kernel"
+        told = (*forward.refused, *backward.refused)
+        reasons = () if told else ("the two directions are not equal plain cells",)
         if isinstance(forward, Fused) and isinstance(backward, Fused):
             one, other = forward.compiled.recurrence, backward.compiled.recurrence
             if one == other and one.num_layers == 1 and not one.bidirectional:
                 compiled = self._ask(dataclasses.replace(one, bidirectional=True))
                 if isinstance(compiled, Kernel):
                     return Fused(compiled, forward.prefixes + backward.prefixes)
-                reason = compiled.reason
-        return Bidirectional(forward, backward, (reason,))
+                reasons = (compiled.reason,)
+        return Bidirectional(forward, backward, reasons)
 
     def _ask(self, recurrence: Recurrence) -> Kernel | Unsupported:
         if not self._fuse:

@@ -3,13 +3,13 @@
 Beside ``model-0010.params`` stands ``model-0010.reference.safetensors``. For a batch of N sequences of T steps its
 tensors are
 
-=====================  ==========  ============================================================
-``inputs``             (N, T, C)   what the recurrent part reads
-``begin_state_0`` …                its initial states, in the order of the cell's ``state_info``
-``outputs``            (N, T, H)   what it returned
-``state_0`` …                      its final states
-``tokens``, ``labels`` (N, T)      optional integers: the words before embedding, the words to be predicted
-=====================  ==========  ============================================================
+======================  ==========  ============================================================
+``inputs``              (N, T, C)   what the recurrent part reads
+``begin_state_0`` …                 its initial states, in the order of the cell's ``state_info``
+``outputs``             (N, T, H)   what it returned
+``state_0`` …                       its final states
+``tokens``, ``labels``  (N, T)      optional integers: the words before embedding, the words to be predicted
+======================  ==========  ============================================================
 
 and its metadata are ``format`` ``rnnx-reference``, ``format_version`` ``1``, ``layout`` ``NTC``, ``produced_by``, and
 optionally ``part`` (which recurrent part it is of), ``embedding`` (the array that the tokens index), and for language

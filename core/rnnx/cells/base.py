@@ -72,7 +72,8 @@ class BaseRNNCell(Node):
             Makes one state: called with its shape and `kwargs`, and with ``name`` and ``__layout__`` if it takes them;
             ``numpy.ones`` and ``torch.randn`` will do. Zeros otherwise.
         batch_size : int, optional
-            N. Without it the states have batch size 0, which a cell reads as zeros for any batch; `func` needs it.
+            N, the batch size, which `func` needs. Without it the states have batch size 0, and a cell reads them as
+            zeros for any batch.
         **kwargs
             For `func`; without it ``dtype``, ``backend`` and ``device`` of the zeros.
 

@@ -32,9 +32,16 @@ class _Container(BaseRNNCell):
             if cell.params.shared is not None:
                 raise RNNXError(f"give params= to the {type(self).__name__} or to the cells within it, not to both")
             cell.adopt(self._params.shared)
-        for parameter in cell.params.parameters():
-            self._params.share(parameter)
         self._cells.append(cell)
+        _ = self.params  # the container that was given gets the cell's weights now
+
+    @property
+    def params(self) -> RNNParams:
+        """The weights of all its cells, with those of cells that were added further down since."""
+        for cell in self._cells:
+            for parameter in cell.params.parameters():
+                self._params.share(parameter)
+        return self._params
 
     @property
     def state_info(self) -> list[dict[str, Any]]:

@@ -50,7 +50,7 @@ class FusedRNNCell(BaseRNNCell):
     num_hidden : int
         H, the number of units of a layer and direction.
     num_layers : int
-        L.
+        L, the number of layers.
     mode : {"lstm", "gru", "rnn_tanh", "rnn_relu"}
         The kind of cell.
     bidirectional : bool

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -11,7 +10,7 @@ import numpy as np
 from rnnx.backend import Array, Backend
 from rnnx.cells import placement
 from rnnx.cells.arguments import call_with_shape
-from rnnx.errors import BackendMismatchError, UnsupportedError
+from rnnx.errors import BackendMismatchError, ShapeError, UnsupportedError
 from rnnx.ops import Ops, Slot, Step, Stepped, Weights
 from rnnx.params import Parameter, RNNParams
 from rnnx.registry import backend_of, default_backend
@@ -105,7 +104,14 @@ class Node:
         """Return the cell bound to its weights: a function of inputs and carry."""
         start = len(self._params.prefix)
         own = {parameter.name[start:]: weights[parameter.name] for parameter in self.own_parameters()}
-        return functools.partial(self.step, ops, own)
+
+        def step(inputs: Array, states: list[Array]) -> Step:
+            output, after = self.step(ops, own, inputs, states)
+            if len(after) != len(states):
+                raise ShapeError(f"step of {type(self).__name__} returned {len(after)} states, expected {len(states)}")
+            return output, list(after)
+
+        return step
 
     def ready(self, backend: Backend, inputs: Array, input_size: int) -> None:
         """See that every weight has a value that fits such inputs, MXNet's initial one if it had none."""
