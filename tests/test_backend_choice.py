@@ -169,3 +169,53 @@ def test_a_state_of_no_backend(state):
     cell.initialize(3, dtype="float64")
     with pytest.raises(rnnx.BackendMismatchError, match="no backend takes an object of type"):
         cell.unroll(None, np.ones((1, 2, 3)), [state])
+
+
+# -- devices ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def placing(other_backend, monkeypatch):
+    """The second backend, with its arrays on the device that they were made for, ``"one"`` by default."""
+    make = tier1.Tier1Backend.from_numpy
+
+    def from_numpy(self, array, device=None):
+        made = make(self, array)
+        made.place = device or "one"
+        return made
+
+    monkeypatch.setattr(tier1.Tier1Backend, "from_numpy", from_numpy)
+    monkeypatch.setattr(tier1.Tier1Backend, "device", lambda self, array: getattr(array, "place", "one"))
+    return other_backend
+
+
+def test_states_are_made_where_the_weights_are(placing):
+    cell = rnnx.LSTMCell(2)
+    cell.initialize(3, backend="tier1", device="two")
+    assert {cell.params[name].place for name in cell.params} == {"two"}
+    assert [state.place for state in cell.begin_state(batch_size=1)] == ["two", "two"]
+    assert [state.place for state in cell.begin_state(batch_size=1, device="three")] == ["three", "three"]
+
+
+def test_weights_stay_on_their_device_or_are_moved(placing):
+    cell = rnnx.LSTMCell(2)
+    cell.initialize(3, backend="tier1", device="two")
+    cell.load_params(cell.get_params())
+    assert {cell.params[name].place for name in cell.params} == {"two"}
+    cell.to("tier1", device="three")
+    assert {cell.params[name].place for name in cell.params} == {"three"}
+
+
+def test_weights_are_made_where_the_inputs_are(placing):
+    cell = rnnx.LSTMCell(2)
+    cell(placing.from_numpy(np.ones((1, 3)), "two"), None)
+    assert {cell.params[name].place for name in cell.params} == {"two"}
+
+
+def test_inputs_and_weights_and_states_of_two_devices(placing):
+    cell = rnnx.GRUCell(2)
+    cell.initialize(3, backend="tier1", dtype="float64")
+    with pytest.raises(rnnx.BackendMismatchError, match=r"device one and the inputs have two: .*device='two'\)"):
+        cell(placing.from_numpy(np.ones((1, 3)), "two"), None)
+    with pytest.raises(rnnx.BackendMismatchError, match=r"states\[0\] has device two, and the inputs have one"):
+        cell(placing.from_numpy(np.ones((1, 3))), [placing.from_numpy(np.ones((1, 2)), "two")])

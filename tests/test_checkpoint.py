@@ -310,7 +310,8 @@ def test_a_conversion_leaves_both_or_neither_too(prefix, old, tmp_path, failing,
 
 
 @pytest.mark.parametrize(
-    ("period", "written"), [(1, [1, 2, 3, 4]), (2, [2, 4]), (3, [3]), (0, [1, 2, 3, 4]), (2.9, [2, 4])]
+    ("period", "written"),
+    [(1, [1, 2, 3, 4]), (2, [2, 4]), (3, [3]), (0, [1, 2, 3, 4]), (-2, [1, 2, 3, 4]), (2.9, [2, 4])],
 )
 def test_the_period(prefix, period, written):
     cell = lstm()
@@ -336,6 +337,11 @@ def test_without_arguments_it_writes_the_cells_own_weights(prefix):
     assert symbol is None
     assert_same(arguments, expected)
     assert states == {}
+
+
+def test_no_arguments_are_not_the_cells_own(prefix):
+    with pytest.raises(WeightFormatError, match="weight 'lstm_i2h_weight' is missing"):
+        rnnx.do_rnn_checkpoint(lstm(), prefix)(0, SYMBOL, {})
 
 
 def test_what_is_written_is_what_save_writes(prefix):

@@ -10,6 +10,7 @@ import pytest
 import networks
 import rnnx
 from networks import FUSED_MODES, RAGGED, assert_all_close, leaves, plain, sequential
+from rnnx.ops import seeds
 
 BATCH, STEPS, WIDTH, HIDDEN = 4, 5, 3, 6
 
@@ -110,6 +111,11 @@ def test_a_seed_may_be_any_integer(seed):
 def test_a_seed_may_be_numpys_integer(seed):
     one, other = (rnnx.DropoutCell(0.5).unroll(None, np.ones((9, 9, 9)), training=True, seed=s)[0] for s in (seed, 7))
     np.testing.assert_array_equal(one, other)
+
+
+def test_seeds_are_those_of_splitmix64():
+    published = [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F, 0xF88BB8A8724C81EC]
+    assert list(itertools.islice(seeds(0), 4)) == [value >> 1 for value in published]
 
 
 def test_seeds():

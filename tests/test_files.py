@@ -398,11 +398,15 @@ def test_a_wrong_cell(tmp_path, given, message, form):
             "weights of one part have several dtypes: '.*' float32, 'lstm_i2h_f_bias' float64",
         ),
         (
+            lambda arrays: arrays.update({name: array.astype(np.int8) for name, array in arrays.items()}),
+            r"weight 'lstm_\w+' has dtype int8, expected one of float32, float64",
+        ),
+        (
             lambda arrays: arrays.update(lstm_h2h_bias=np.ones(16, np.float32)),
             "weights 'lstm_h2h_bias' and 'lstm_h2h_c_bias' hold the same gate or layer: keep one",
         ),
     ],
-    ids=["missing", "another name", "another shape", "another dtype", "twice"],
+    ids=["missing", "another name", "another shape", "another dtype", "no floats", "twice"],
 )
 @pytest.mark.parametrize("given", [None, rnnx.LSTMCell(4)], ids=["found", "given"])
 def test_weights_that_do_not_fit(tmp_path, change, message, given):

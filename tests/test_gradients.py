@@ -115,7 +115,7 @@ def test_every_gate_of_every_weight_has_its_gradient(mode, fuse):
 
 
 def test_every_element_of_a_fused_vector():
-    cell = rnnx.FusedRNNCell(2, 2, "gru", True, get_next_state=True, prefix="f_")
+    cell = rnnx.FusedRNNCell(1, 2, "gru", True, get_next_state=True, prefix="f_")
     problem = Problem(cell, valid_length=RAGGED)
     gradients = problem.gradients()
     for place in range(gradients["f_parameters"].size):

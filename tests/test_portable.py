@@ -210,7 +210,7 @@ def test_a_file_of_the_first_version_is_still_read():
     for name, array in cell.get_params().items():
         expected = np.linspace(-1, 1, array.size, dtype=np.float32).reshape(array.shape)
         np.testing.assert_array_equal(array, expected, err_msg=name)
-    assert_same(extra, {"ids": np.arange(3), "aux:mean": np.full((1, 2), 0.5, np.float16)})
+    assert_same(extra, {"ids": np.arange(3, dtype=np.int64), "aux:mean": np.full((1, 2), 0.5, np.float16)})
 
 
 def test_a_saved_file_is_the_same_as_in_the_first_version(path):

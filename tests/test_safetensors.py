@@ -146,6 +146,20 @@ def test_tensors_are_views_of_the_mapped_file(path):
             array[0] = 0
 
 
+def test_what_was_checked_is_what_is_read(path, monkeypatch):
+    """A second look at the path could find another file there."""
+    write_tensors(path, {"a": np.ones(3)}, {})
+    opened, original = [], Path.open
+
+    def recording(self: Path, *arguments: Any) -> Any:
+        opened.append(self)
+        return original(self, *arguments)
+
+    monkeypatch.setattr(Path, "open", recording)
+    read_tensors(path)
+    assert opened == [path]
+
+
 @pytest.mark.skipif(os.name != "posix", reason="elsewhere a mapped file cannot be replaced")
 def test_tensors_stay_readable_when_the_file_is_replaced(path):
     arrays = {"a": sample("float64", (1000,))}

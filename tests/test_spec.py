@@ -225,6 +225,7 @@ HOSTILE = {
     "infinity": ('{"kind": "DropoutCell", "dropout": Infinity, "prefix": ""}', "dropout.*inf|Infinity"),
     "too large a float": ('{"kind": "DropoutCell", "dropout": 1e999, "prefix": ""}', "dropout.*inf"),
     "too large an int for a float": (LSTM.replace("1.0", "1" + "0" * 400) + "}", "'forget_bias' should be float"),
+    "an int that is no float": (LSTM.replace("1.0", str(2**53 + 1)) + "}", "'forget_bias' should be float"),
     "too many digits": (LSTM.replace("3", "1" * 5000) + "}", "is not JSON"),
     "children of a leaf": (LSTM + ', "children": [{"kind": "SequentialRNNCell"}]}', "'children' does not fit the kind"),
     "one direction": ('{"kind": "BidirectionalCell", "output_prefix": "", "children": []}', "'children' does not fit"),
@@ -241,6 +242,12 @@ HOSTILE = {
 def test_a_file_is_not_trusted(text, message):
     with pytest.raises(rnnx.WeightFormatError, match=message):
         CellSpec.from_json(text)
+
+
+def test_whole_numbers_may_stand_for_floats():
+    spec = CellSpec.from_json(LSTM.replace("1.0", str(2**53 - 1)) + "}")
+    assert type(spec.fields["forget_bias"]) is float
+    assert spec.fields["forget_bias"] == 2**53 - 1
 
 
 def test_the_deepest_tree():
@@ -306,7 +313,7 @@ json_values = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(
     kind=st.sampled_from(sorted({described["kind"] for _, described in CELLS.values()})),
     fields=st.dictionaries(

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from rnnx.archive import Archive, Array, Document, Part
 from rnnx.cells import BaseRNNCell, FusedRNNCell
+from rnnx.cells.arguments import FLOATING
 from rnnx.cells.node import Node
 from rnnx.errors import RNNXError, ShapeError, UnsupportedError, WeightFormatError
 from rnnx.found import Found
@@ -117,15 +118,17 @@ def _loaded(cell: BaseRNNCell, arrays: Mapping[str, Array]) -> set[str]:
     try:
         cell.load_params({name: arrays[name] for name in used})
     except WeightFormatError:
-        # Once more with all that is no cell's vector, so that the error can say which name is nearest to a missing one.
-        offered = {name: array for name, array in arrays.items() if name in used or not name.endswith("parameters")}
-        cell.load_params(offered, ignore_extra=True)
+        # Once more with every array, so that the error can say which name is nearest to a missing one.
+        cell.load_params(arrays, ignore_extra=True)
     return used
 
 
 def _check_alike(cell: BaseRNNCell, weights: Mapping[str, Array]) -> None:
-    """Refuse weights of several dtypes, or that stand there both packed and one a gate."""
+    """Refuse weights that are no floats, of several dtypes, or that stand there both packed and one a gate."""
     dtypes = {array.dtype.name: name for name, array in weights.items()}
+    for dtype, name in dtypes.items():
+        if dtype not in FLOATING:
+            raise WeightFormatError(f"weight {name!r} has dtype {dtype}, expected one of {', '.join(FLOATING)}")
     if len(dtypes) > 1:
         found = ", ".join(f"{name!r} {dtype}" for dtype, name in sorted(dtypes.items()))
         raise WeightFormatError(f"the weights of one part have several dtypes: {found}")

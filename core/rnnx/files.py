@@ -41,7 +41,7 @@ def save(path: PathLike, cell: BaseRNNCell, extra: Mapping[str, Array] | None = 
     Raises
     ------
     WeightFormatError
-        If the cell has no weights yet, two arrays bear one name, or a dtype has no place in the file.
+        If a weight has no value yet, an extra array is called as a weight may be, or a dtype has no place in the file.
     """
     for name, value in placement.values(cell).items():
         if value is None:
@@ -80,7 +80,8 @@ def load(
     cell : BaseRNNCell
         The tree, with its weights.
     extra : dict of str to array
-        Every array that is no cell's: read-only NumPy arrays, mapped from the file.
+        Every array that is no cell's: read-only NumPy arrays, mapped from the file. The file may be replaced while they
+        are in use, but not written into.
 
     Raises
     ------
