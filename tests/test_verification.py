@@ -465,7 +465,7 @@ class TestReferenceFile:
     def test_a_dtype_that_numpy_does_not_have_is_refused(self, tmp_path):
         header = json.dumps({"inputs": {"dtype": "BF16", "shape": [1], "data_offsets": [0, 2]}}).encode()
         (tmp_path / "x").write_bytes(struct.pack("<Q", len(header)) + header + b"\0\0")
-        with pytest.raises(rnnx.WeightFormatError, match="reference file .*(is damaged|is missing)"):
+        with pytest.raises(rnnx.WeightFormatError, match=r"reference file .*(is damaged|is missing)"):
             read_reference(tmp_path / "x")
 
 

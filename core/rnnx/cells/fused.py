@@ -157,9 +157,13 @@ class FusedRNNCell(BaseRNNCell):
         ops = backend_of([flat])
         recurrence = self._sized(input_size_of_flat(flat.shape[0], self._recurrence))
         layers = split_flat(ops, flat, recurrence).layers
+        unpacked: dict[str, Array] = {}
         for (_, prefix), layer in zip(layer_names(self._prefix, recurrence), layers, strict=True):
-            args.update({prefix + group: ops.concat([array], 0) for group, array in zip(GROUPS, layer, strict=True)})
-            split_gates(ops, args, prefix, self._gate_names)
+            unpacked.update(zip((prefix + group for group in GROUPS), layer, strict=True))
+            split_gates(ops, unpacked, prefix, self._gate_names)
+        # In the vector's order, which is MXNet's too: every weight, then every bias.
+        for kind in ("weight", "bias"):
+            args.update({name: array for name, array in unpacked.items() if name.endswith(kind)})
 
     def pack_own(self, args: MutableMapping[str, Array]) -> None:
         """Replace each layer's weights of each gate by the flat vector."""

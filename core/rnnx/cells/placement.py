@@ -145,8 +145,8 @@ def load(cell: Tree, packed: Mapping[str, Array], ignore_extra: bool) -> None:
     """Set every weight of the tree from arrays by packed name: all of them, or, on an error, none."""
     known = parameters(cell)
     missing = [name for name in known if name not in packed]
-    extra = [name for name in packed if name not in known]
-    if missing or (extra and not ignore_extra):
+    extra = [] if ignore_extra else [name for name in packed if name not in known]
+    if missing or extra:
         raise WeightFormatError(_strictness(missing, extra, known, packed))
     fresh = {name: packed[name] for name in known}
     here, owner = backend_of_weights(cell), backend_of(fresh.values())

@@ -47,18 +47,19 @@ def take(args: MutableMapping[str, Array], name: str) -> Array:
 
 
 def split_gates(ops: Backend, args: MutableMapping[str, Array], prefix: str, gates: Sequence[str]) -> None:
-    """Replace a cell's four packed weights in `args` by one weight a gate; nothing to do for a cell of one gate."""
-    if gates == ("",):
-        return
-    for group in GROUPS:
-        name, kind = group.split("_")
-        packed = take(args, f"{prefix}{group}")
-        if packed.shape[0] % len(gates):
-            raise WeightFormatError(
-                f"weight {prefix + group!r} has shape {tuple(packed.shape)}, expected rows for {len(gates)} gates"
-            )
-        for gate, part in zip(gates, ops.split(packed, len(gates), 0), strict=True):
-            args[f"{prefix}{name}{gate}_{kind}"] = ops.concat([part], 0)
+    """Replace a cell's four packed weights in `args` by one weight a gate, which go to the end as MXNet orders them."""
+    for role in ("i2h", "h2h"):
+        parts = {kind: _gates(ops, args, f"{prefix}{role}_{kind}", len(gates)) for kind in ("weight", "bias")}
+        for index, gate in enumerate(gates):
+            for kind, each in parts.items():
+                args[f"{prefix}{role}{gate}_{kind}"] = ops.concat([each[index]], 0)
+
+
+def _gates(ops: Backend, args: MutableMapping[str, Array], name: str, count: int) -> Sequence[Array]:
+    packed = take(args, name)
+    if packed.shape[0] % count:
+        raise WeightFormatError(f"weight {name!r} has shape {tuple(packed.shape)}, expected rows for {count} gates")
+    return ops.split(packed, count, 0)
 
 
 def merge_gates(ops: Backend, args: MutableMapping[str, Array], prefix: str, gates: Sequence[str]) -> None:
