@@ -284,3 +284,17 @@ def test_every_operation_has_its_gradient():
             return hidden, [hidden + ops.zeros((1, HIDDEN), hidden)]
 
     Problem(Everything(), merge_outputs=True, seed=3, valid_length=RAGGED).assert_gradients()
+
+
+def test_a_function_of_numpys_has_no_gradient_and_says_so():
+    cell = networks.randomized(rnnx.RNNCell(HIDDEN, np.arctan), WIDTH)
+    with pytest.raises(rnnx.UnsupportedError, match=r"numpy\.arctan has no gradient here: .*activations"):
+        cell.vjp(None, np.ones((BATCH, STEPS, WIDTH)))
+
+
+def test_an_array_on_the_left_of_every_operator():
+    weights = np.linspace(0.5, 1.5, HIDDEN)
+    Problem(
+        rnnx.RNNCell(HIDDEN, lambda a: weights / (weights + (weights - a) * (weights * a) * (weights * a) + 4.0)),
+        merge_outputs=True,
+    ).assert_gradients()

@@ -340,3 +340,9 @@ def test_weights_made_at_the_first_call_are_made_once(eager_switching):
         expected, _ = cell.unroll(None, inputs_of(), merge_outputs=True)
         for found in results:
             np.testing.assert_array_equal(found, expected)
+
+
+def test_numpy_does_not_compute_in_bfloat16_and_says_so():
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    with pytest.raises(rnnx.UnsupportedError, match="NumPy does not compute in bfloat16"):
+        rnnx.LSTMCell(HIDDEN).unroll(None, np.ones((2, 3, 4), ml_dtypes.bfloat16))

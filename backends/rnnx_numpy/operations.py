@@ -44,7 +44,9 @@ class NumpyOperations(Backend):
         return ("cpu",)
 
     def affine(self, inputs: Array, weight: Array, bias: Array | None) -> Array:
-        """See `Backend.affine`."""
+        """See `Backend.affine`; bfloat16 is refused, since NumPy would return float32."""
+        if inputs.dtype.name == "bfloat16":
+            raise UnsupportedError("NumPy does not compute in bfloat16: use float32, or another backend")
         product = inputs @ weight.T
         return product if bias is None else product + bias
 

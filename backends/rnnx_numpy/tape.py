@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rnnx.backend import Backend, Call, Kernel, KernelWeights, Pullback, Recurrence, Unsupported
+from rnnx.errors import UnsupportedError
 from rnnx_numpy import functions
 from rnnx_numpy.operations import NumpyOperations
 
@@ -24,10 +25,17 @@ Array = npt.NDArray[Any]
 Rule = Callable[[Sequence[Array]], Sequence[Array]]
 
 
+#: What an ndarray on the left of an operator leaves to a `Variable` on its right.
+_REFLECTED: dict[Any, str] = {
+    np.add: "__radd__",
+    np.subtract: "__rsub__",
+    np.multiply: "__rmul__",
+    np.true_divide: "__rtruediv__",
+}
+
+
 class Variable:
     """An array whose gradient is wanted, or that depends on one."""
-
-    __array_ufunc__ = None  # an ndarray on the left leaves the operator to this class
 
     def __init__(self, tape: TapeBackend, value: Array) -> None:
         self.tape = tape
@@ -70,6 +78,16 @@ class Variable:
 
     __radd__ = __add__
     __rmul__ = __mul__
+
+    def __array_ufunc__(self, function: np.ufunc, method: str, *operands: Any, **options: Any) -> Any:
+        """Take an operator with an ndarray on its left; refuse every other function of NumPy's."""
+        name = _REFLECTED.get(function)
+        if name is None or method != "__call__" or options or operands[-1] is not self:
+            raise UnsupportedError(
+                f"numpy.{function.__name__} has no gradient here: write the equation in arithmetic, or name one of "
+                "rnnx's activations"
+            )
+        return getattr(self, name)(operands[0])
 
     def __getitem__(self, index: Any) -> Variable:
         def rule(gradient: Array) -> tuple[Array]:

@@ -189,11 +189,10 @@ def _flattened(stages: Sequence[Stage]) -> Iterator[Stage]:
 
 
 def _stackable(below: Recurrence, above: Recurrence, dropout: float) -> bool:
-    """Say whether `above` continues `below` as further layers of one recurrence, with `dropout` between the two."""
+    """Say whether `above`, which reads `below`, is further layers of one recurrence, with `dropout` between the two."""
     same = (below.mode, below.hidden_size, below.bidirectional) == (above.mode, above.hidden_size, above.bidirectional)
-    chained = above.input_size == below.directions * below.hidden_size
     inside = {part.dropout for part in (below, above) if part.num_layers > 1}
-    return same and chained and inside <= {dropout}
+    return same and inside <= {dropout}
 
 
 def _walk(stage: Stage, depth: int = 0) -> Iterator[tuple[Stage, int]]:

@@ -95,11 +95,10 @@ class _Leaf:
 
 
 @dataclasses.dataclass(frozen=True)
-class Fused(_Leaf):
-    """Layers of plain cells, run by one kernel. `prefixes` are the cells' own, direction running fastest."""
+class _Compiled(_Leaf):
+    """Base of the stages that one kernel runs."""
 
     compiled: Kernel
-    prefixes: tuple[str, ...]
 
     @property
     def label(self) -> str:
@@ -112,6 +111,13 @@ class Fused(_Leaf):
     @property
     def refused(self) -> tuple[str, ...]:
         return ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Fused(_Compiled):
+    """Layers of plain cells, run by one kernel. `prefixes` are the cells' own, direction running fastest."""
+
+    prefixes: tuple[str, ...]
 
     @property
     def num_states(self) -> int:
@@ -129,23 +135,10 @@ class Fused(_Leaf):
 
 
 @dataclasses.dataclass(frozen=True)
-class FusedFlat(_Leaf):
+class FusedFlat(_Compiled):
     """A fused cell, run by one kernel from its flat vector."""
 
-    compiled: Kernel
     parameter: str
-
-    @property
-    def label(self) -> str:
-        return described(self.compiled.recurrence)
-
-    @property
-    def kernel(self) -> str:
-        return self.compiled.name
-
-    @property
-    def refused(self) -> tuple[str, ...]:
-        return ()
 
     @property
     def num_states(self) -> int:

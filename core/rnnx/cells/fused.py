@@ -179,11 +179,6 @@ class FusedRNNCell(BaseRNNCell):
             layers.append((weights[0], weights[1], weights[2], weights[3]))
         args[self._params.prefix + "parameters"] = join_flat(ops, layers)
 
-    def unpack_present(self, args: MutableMapping[str, Array]) -> None:
-        """Unpack the flat vector if it is there."""
-        if self._params.prefix + "parameters" in args:
-            self.unpack_own(args)
-
     def pack_present(self, args: MutableMapping[str, Array]) -> None:
         """Pack the layers' weights if any is there, one a gate or packed by layer."""
         for _, prefix in layer_names(self._prefix, self._recurrence):

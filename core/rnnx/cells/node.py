@@ -230,11 +230,6 @@ class Node:
             ops = backend_of(args[name] for name in self._unpacked_names() if name in args)
             merge_gates(ops, args, self._params.prefix, tuple(self._gate_names))
 
-    def unpack_present(self, args: MutableMapping[str, Array]) -> None:
-        """Unpack this leaf's weights if they are there packed."""
-        if self._gate_names and any(name in args for name in self._packed_names()):
-            self.unpack_own(args)
-
     def pack_present(self, args: MutableMapping[str, Array]) -> None:
         """Pack this leaf's weights if they are there gate by gate."""
         if self._gate_names and any(name in args for name in self._unpacked_names()):
