@@ -257,6 +257,8 @@ CONSTRUCTED = {
         rnnx.UnsupportedError,
         r"no activation is called 'tahn' \(nearest: 'tanh'\); there are relu, sigmoid, tanh",
     ),
+    "no forget bias": (lambda: rnnx.LSTMCell(2, forget_bias=float("inf")), rnnx.ShapeError, "forget_bias is inf"),
+    "no fused forget bias": (lambda: rnnx.FusedRNNCell(2, forget_bias="1"), rnnx.ShapeError, "forget_bias is '1'"),
     "no activation": (lambda: rnnx.RNNCell(2, None), rnnx.RNNXError, "activation.*None"),
     "dropout above": (
         lambda: rnnx.DropoutCell(1.1),

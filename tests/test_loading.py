@@ -397,3 +397,12 @@ def test_initializers():
     rng = np.random.default_rng(1)
     assert np.abs(Uniform(0.5)(rng, (1000,))).max() == pytest.approx(0.5, rel=0.05)
     np.testing.assert_array_equal(LSTMBias(3.0)(rng, (8,)), [0, 0, 3, 3, 0, 0, 0, 0])
+
+
+@pytest.mark.parametrize("make", [lambda: plain("lstm", HIDDEN), fused])
+def test_weights_given_twice_are_refused(make):
+    cell = networks.randomized(make(), WIDTH)
+    before = cell.get_params()
+    with pytest.raises(rnnx.WeightFormatError, match="packed and one a gate: give one form"):
+        cell.load_params({**before, **cell.unpack_weights(before)})
+    same_bits(before, cell.get_params())

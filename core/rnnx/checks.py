@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import numbers
 
 from rnnx.errors import ShapeError
 
-__all__ = ["fraction", "whole"]
+__all__ = ["finite", "fraction", "whole"]
 
 
 def whole(name: str, value: object, least: int = 1) -> int:
@@ -16,6 +17,13 @@ def whole(name: str, value: object, least: int = 1) -> int:
     if value < least:
         raise ShapeError(f"{name} is {value}, expected at least {least}")
     return int(value)
+
+
+def finite(name: str, value: object) -> float:
+    """Return `value` as a float; `ShapeError` unless it is a finite number."""
+    if not isinstance(value, numbers.Real) or not math.isfinite(value):
+        raise ShapeError(f"{name} is {value!r}, expected a finite number")
+    return float(value)
 
 
 def fraction(name: str, value: object) -> float:

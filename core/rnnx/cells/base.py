@@ -273,6 +273,7 @@ class BaseRNNCell(Node):
         if any(f"{name.removesuffix('parameters')}l0_i2h_weight" in known for name in arrays):
             BaseRNNCell.from_spec(fused_spec(self.spec)).unpack(arrays)
         for leaf in self.leaves():
+            leaf.refuse_twice(arrays)
             leaf.pack_present(arrays)
         placement.load(self, arrays, ignore_extra)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rnnx.backend import Array, Recurrence
 from rnnx.cells.base import BaseRNNCell
-from rnnx.checks import whole
+from rnnx.checks import finite, whole
 from rnnx.errors import UnsupportedError, nearest
 from rnnx.initializers import Initializer, LSTMBias
 from rnnx.ops import Ops, Step, Weights
@@ -158,8 +158,8 @@ class LSTMCell(_PlainCell):
     def __init__(
         self, num_hidden: int, prefix: str = "lstm_", params: RNNParams | None = None, forget_bias: float = 1.0
     ) -> None:
-        super().__init__(num_hidden, GATES["lstm"], prefix, params, LSTMBias(forget_bias))
-        self._forget_bias = forget_bias
+        self._forget_bias = finite("forget_bias", forget_bias)
+        super().__init__(num_hidden, GATES["lstm"], prefix, params, LSTMBias(self._forget_bias))
 
     @property
     def state_info(self) -> list[dict[str, Any]]:
@@ -179,7 +179,7 @@ class LSTMCell(_PlainCell):
         return "lstm"
 
     def _fields(self) -> dict[str, Any]:
-        return {**super()._fields(), "forget_bias": float(self._forget_bias)}
+        return {**super()._fields(), "forget_bias": self._forget_bias}
 
 
 class GRUCell(_PlainCell):

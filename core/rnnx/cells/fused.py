@@ -10,7 +10,7 @@ import numpy as np
 
 from rnnx.backend import Array, Recurrence
 from rnnx.cells.base import BaseRNNCell
-from rnnx.checks import fraction, whole
+from rnnx.checks import finite, fraction, whole
 from rnnx.errors import UnsupportedError, WeightFormatError, nearest
 from rnnx.fusion import unfused_spec
 from rnnx.initializers import LSTMBias, default_initializer
@@ -85,7 +85,7 @@ class FusedRNNCell(BaseRNNCell):
         sizes = whole("num_hidden", num_hidden), whole("num_layers", num_layers)
         self._recurrence = Recurrence(mode, 1, *sizes, bool(bidirectional), fraction("dropout", dropout))
         self._get_next_state = get_next_state
-        self._forget_bias = float(forget_bias)
+        self._forget_bias = finite("forget_bias", forget_bias)
         self._params.get("parameters", shape=self._flat_shape, init=self._initial)
 
     @property

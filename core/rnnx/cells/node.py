@@ -10,7 +10,7 @@ import numpy as np
 from rnnx.backend import Array, Backend
 from rnnx.cells import placement
 from rnnx.cells.arguments import call_with_shape
-from rnnx.errors import BackendMismatchError, ShapeError, UnsupportedError
+from rnnx.errors import BackendMismatchError, ShapeError, UnsupportedError, WeightFormatError
 from rnnx.ops import Ops, Slot, Step, Stepped, Weights
 from rnnx.params import Parameter, RNNParams
 from rnnx.registry import backend_of, default_backend
@@ -229,6 +229,15 @@ class Node:
         if self._gate_names:
             ops = backend_of(args[name] for name in self._unpacked_names() if name in args)
             merge_gates(ops, args, self._params.prefix, tuple(self._gate_names))
+
+    def refuse_twice(self, args: Mapping[str, Array]) -> None:
+        """Raise `WeightFormatError` if weights of this leaf are in `args` both packed and one a gate."""
+        own = {parameter.name for parameter in self.own_parameters()}
+        packed, others = own & args.keys(), (set(self.accepted_names()) - own) & args.keys()
+        if packed and others:
+            raise WeightFormatError(
+                f"weights {min(packed)!r} and {min(others)!r} belong to one cell, packed and one a gate: give one form"
+            )
 
     def pack_present(self, args: MutableMapping[str, Array]) -> None:
         """Pack this leaf's weights if they are there gate by gate."""
