@@ -117,11 +117,9 @@ class SequentialRNNCell(_Container):
     def stepper(self, ops: Ops, weights: Weights) -> Stepped:
         """Return the cells bound to their weights, one after the other."""
         steppers = [cell.stepper(ops, weights) for cell in self._cells]
-        counts: list[int] = []
+        counts = [len(cell.slots(size)) for cell, size in self._sized_cells(1)]  # whatever the input size
 
         def step(inputs: Array, carry: list[Array]) -> Step:
-            if not counts:
-                counts.extend(len(cell.slots(size)) for cell, size in self._sized_cells(inputs.shape[-1]))
             after: list[Array] = []
             for stepper, count in zip(steppers, counts, strict=True):
                 inputs, new = stepper(inputs, carry[len(after) : len(after) + count])

@@ -90,7 +90,7 @@ class FusedRNNCell(BaseRNNCell):
 
     @property
     def state_info(self) -> list[dict[str, Any]]:
-        """H and, for lstm, c: each (L * D, N, H)."""
+        """The states h and, for lstm, c: each (L * D, N, H)."""
         layers = self._recurrence.num_layers * self._recurrence.directions
         info = {"shape": (layers, 0, self._recurrence.hidden_size), "__layout__": "LNC"}
         return [dict(info) for _ in range(self._recurrence.num_states)]

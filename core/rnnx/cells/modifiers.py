@@ -170,12 +170,12 @@ class ZoneoutCell(ModifierCell):
     def stepper(self, ops: Ops, weights: Weights) -> Stepped:
         """Return the base cell bound to its weights, with zoneout after each step."""
         advance = self.base_cell.stepper(ops, weights)
+        public = [slot.public for slot in self.base_cell.slots(1)]  # whatever the input size
 
         def step(inputs: Array, carry: list[Array]) -> Step:
             *before, last_output = carry
             output, after = advance(inputs, before)
             output = _zoned_out(ops, self.zoneout_outputs, output, last_output)
-            public = [slot.public for slot in self.base_cell.slots(inputs.shape[-1])]
             states = [
                 _zoned_out(ops, self.zoneout_states, new, old) if is_state else new
                 for new, old, is_state in zip(after, before, public, strict=True)
