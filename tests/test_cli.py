@@ -17,9 +17,10 @@ import kernelled
 import networks
 import rnnx
 from rnnx import trials, verification
-from rnnx.archive import Archive, Part
+from rnnx.archive import Accepted, Archive, Part
 from rnnx.cli import main
 from rnnx.files import read_archive
+from rnnx.formats.mxnet_ndarray import write_ndarrays
 from rnnx.formats.portable import PortableFormat
 from rnnx.reference import reference_path
 
@@ -52,8 +53,8 @@ def two_parts(tmp_path) -> Path:
         rnnx.ResidualCell(rnnx.RNNCell(12, "softsign", prefix="enc_s_")),
     )
     decoder = networks.randomized(rnnx.LSTMCell(7, prefix="dec_"), 9)
-    parts = {"enc_": Part(networks.randomized(encoder, 5)), "dec_": Part(decoder)}
-    PortableFormat().write(tmp_path / "two.rnnx", Archive(parts, {}))
+    parts = {"enc_": Part.of(networks.randomized(encoder, 5)), "dec_": Part.of(decoder)}
+    PortableFormat().write(tmp_path / "two.rnnx", Archive(parts, {}), Accepted())
     return tmp_path / "two.rnnx"
 
 
@@ -177,7 +178,7 @@ class TestInspect:
         assert found["arrays"] == {"embed_weight": {"shape": [3, 5], "dtype": "float32"}}
 
     def test_a_file_without_recurrent_cells(self, tmp_path):
-        PortableFormat().write(tmp_path / "x.rnnx", Archive({}, EXTRA))
+        PortableFormat().write(tmp_path / "x.rnnx", Archive({}, EXTRA), Accepted())
         text = call("inspect", tmp_path / "x.rnnx").stdout
         assert "no recurrent cells were found in it" in text
         assert "embed_weight" in text
@@ -209,7 +210,6 @@ class TestConvert:
             f"wrote {there}",
             "  lstm_  FusedRNNCell, 336 weights, float32",
             "  other arrays: embed_weight",
-            "read again: the same, bit for bit",
         ]
         call("convert", there, back)
         before, after = read_archive(fused_file), read_archive(back)
@@ -226,44 +226,91 @@ class TestConvert:
     def test_json(self, fused_file, tmp_path):
         found = call_json("convert", fused_file, tmp_path / "x.out", "--to", "rnnx", "--from", "rnnx")
         assert (found["file"], found["source"]) == (str(tmp_path / "x.out"), str(fused_file))
-        assert (found["equal"], found["differing"]) == (True, [])
+        assert found["format"] == "rnnx"
         assert found["parts"][0]["parameters"] == 336
+        assert "comparison" not in found
 
     def test_dtype(self, fused_file, tmp_path):
-        text = call("convert", fused_file, tmp_path / "x.rnnx", "--dtype", "float64").stdout
-        assert "read again: the same, bit for bit, as what was cast to float64" in text
+        text = call("convert", fused_file, tmp_path / "x.rnnx", "--dtype", "float64", "--verify").stdout
+        assert "lstm_: 0 of 32 weights bit for bit; largest differences when run: outputs " in text
+        assert text.splitlines()[-1] == "read again: the networks compute the same"
         assert call_json("inspect", tmp_path / "x.rnnx")["parts"][0]["dtype"] == "float64"
         assert "float64" in call("convert", fused_file, tmp_path / "y.rnnx", "--dtype", "int8", code=2).stderr
         assert not (tmp_path / "y.rnnx").exists()
 
     def test_a_symbol_is_kept_or_dropped_but_never_made_wrong(self, tmp_path):
         there = tmp_path / "there.rnnx"
-        assert_refused(call("convert", SHERLOCK, there, "--unfuse", code=2), "--drop-symbol")
+        assert_refused(call("convert", SHERLOCK, there, "--unfuse", code=2), "--drop-files")
         assert not there.exists()
         assert "  files: symbol.json\n" in call("convert", SHERLOCK, there).stdout
-        assert "files" not in call("convert", SHERLOCK, there, "--unfuse", "--drop-symbol").stdout
+        assert "files" not in call("convert", SHERLOCK, there, "--unfuse", "--drop-files").stdout
         assert read_archive(there).files == {}
 
     def test_what_reads_back_as_something_else_is_not_called_done(self, fused_file, tmp_path):
         (tmp_path / "x-symbol.json").write_bytes(SHERLOCK.with_name("sherlock-symbol.json").read_bytes())
-        call("convert", SHERLOCK, tmp_path / "sherlock.rnnx", "--drop-symbol")
+        call("convert", SHERLOCK, tmp_path / "sherlock.rnnx", "--drop-files")
         there = tmp_path / "x-0001.params"
-        result = call("convert", tmp_path / "sherlock.rnnx", there, code=1)
-        assert result.stdout.splitlines()[-1] == "NOT the same when read again: symbol.json"
-        found = call_json("convert", tmp_path / "sherlock.rnnx", there, code=1)
-        assert (found["equal"], found["differing"]) == (False, ["symbol.json"])
-        assert_refused(call("convert", fused_file, there, code=2), "was written, and cannot be read again")
+        result = call("convert", tmp_path / "sherlock.rnnx", there, "--verify", code=1)
+        assert result.stdout.splitlines()[-2:] == ["  differing: symbol.json", "NOT the same when read again"]
+        found = call_json("convert", tmp_path / "sherlock.rnnx", there, "--verify", code=1)["comparison"]
+        assert (found["exact"], found["agrees"], found["differing"]) == (False, False, ["symbol.json"])
+        refused = call("convert", fused_file, there, "--verify", code=2)
+        assert_refused(refused, "was written, and cannot be read again")
 
-    def test_a_changed_weight_is_seen(self, fused_file, tmp_path, monkeypatch):
-        def write(self, path: Path, archive: Archive, written=PortableFormat.write) -> None:
-            weights = archive.parts["lstm_"].cell.get_params()
-            weights["lstm_parameters"][7] = np.nextafter(weights["lstm_parameters"][7], np.float32(1))
-            archive.parts["lstm_"].cell.load_params(weights)
-            written(self, path, archive)
+    def test_verified(self, fused_file, tmp_path):
+        there = tmp_path / "a-0001.params"
+        lines = call("convert", fused_file, there, "--unfuse", "--verify").stdout.splitlines()
+        assert lines[-2:] == [
+            "  lstm_: 32 of 32 weights bit for bit; largest differences when run: outputs 0.0e+00, states 0.0e+00",
+            "read again: the same, bit for bit",
+        ]
+        found = call_json("convert", fused_file, there, "--verify")["comparison"]
+        assert (found["exact"], found["agrees"], found["differing"]) == (True, True, [])
+        assert found["parts"][0]["computed"] == {"outputs": 0.0, "states": 0.0, "agrees": True}
+
+    @pytest.mark.parametrize(("step", "agrees"), [(1e-3, False), (1e-7, True)])
+    def test_a_changed_weight_is_seen(self, fused_file, tmp_path, monkeypatch, step, agrees):
+        def write(self, path: Path, archive: Archive, accepted: Accepted, written=PortableFormat.write) -> None:
+            weights = dict(archive.parts["lstm_"].weights)
+            weights["lstm_l0_i2h_i_weight"] = weights["lstm_l0_i2h_i_weight"] + np.float32(step)
+            changed = Archive({"lstm_": Part(archive.parts["lstm_"].spec, weights)}, archive.extra)
+            written(self, path, changed, accepted)
 
         monkeypatch.setattr(PortableFormat, "write", write)
-        result = call("convert", fused_file, tmp_path / "x.rnnx", code=1)
-        assert result.stdout.splitlines()[-1] == "NOT the same when read again: lstm_l0_i2h_i_weight"
+        result = call("convert", fused_file, tmp_path / "x.rnnx", "--verify", code=0 if agrees else 1)
+        verdict = "read again: the networks compute the same" if agrees else "NOT the same when read again"
+        assert result.stdout.splitlines()[-1] == verdict
+        assert "lstm_: 31 of 32 weights bit for bit" in result.stdout
+
+    def test_a_dry_run_shows_what_becomes_of_what(self, tmp_path):
+        source = tmp_path / "m-0001.params"
+        cell = networks.randomized(rnnx.FusedRNNCell(4, mode="gru", prefix="g_"), 3, "float32")
+        write_ndarrays(
+            source, ["g_parameters", "pred"], [cell.get_params()["g_parameters"], np.ones((2, 2), np.float32)]
+        )
+        there = tmp_path / "x.rnnx"
+        tree = "FusedRNNCell(4, mode='gru', prefix='g_')"
+        lines = call("convert", source, there, "--cell", tree, "--dry-run", "--prefix", "top_").stdout.splitlines()
+        assert lines[0] == f"{there} (rnnx) would be made so; nothing was written"
+        assert "  top_l0_i2h_r_weight (4 x 3)  <-  g_parameters (108)" in lines
+        assert lines[-2:] == ["other arrays", "  pred (2 x 2)  <-  pred (2 x 2)"]
+        found = call_json("convert", source, there, "--cell", tree, "--dry-run")["tensors"]
+        assert found[0] == {
+            "name": "g_l0_i2h_r_weight",
+            "shape": [4, 3],
+            "sources": {"g_parameters": [108]},
+            "part": "cell",
+        }
+        assert not there.exists()
+
+    def test_one_of_several_parts_alone_and_under_another_name(self, two_parts, tmp_path):
+        there = tmp_path / "one.rnnx"
+        call("convert", two_parts, there, "--select", "enc_", "--prefix", "new_")
+        archive = read_archive(there)
+        assert (list(archive.parts), archive.extra) == (["enc_"], {})
+        wanted = read_archive(two_parts).parts["enc_"].cell.get_params()
+        for name, array in archive.parts["enc_"].cell.get_params().items():
+            np.testing.assert_array_equal(array, wanted["enc_" + name.removeprefix("new_")])
 
     @pytest.mark.parametrize(
         ("options", "message"),
@@ -403,7 +450,7 @@ class TestBadInput:
         assert_refused(call("verify", fused_file, code=2), "the reference is of another network", "(3, 3, 4)")
 
     def test_nothing_to_verify(self, tmp_path):
-        PortableFormat().write(tmp_path / "x.rnnx", Archive({}, EXTRA))
+        PortableFormat().write(tmp_path / "x.rnnx", Archive({}, EXTRA), Accepted())
         assert_refused(call("verify", tmp_path / "x.rnnx", code=2), "nothing to verify")
 
     def test_nothing_is_printed_as_json(self, tmp_path):

@@ -17,7 +17,7 @@ import networks
 import reference
 import rnnx
 from networks import PeepholeLSTM, assert_all_close, batch_major, sequential
-from rnnx.archive import Archive, Part
+from rnnx.archive import Accepted, Archive, Part
 from rnnx.errors import ShapeError, UnsupportedError, WeightFormatError
 from rnnx.files import read_archive
 from rnnx.formats.mxnet import MXNetFormat
@@ -273,7 +273,7 @@ def test_without_the_symbol_the_order_is_taken_for_todays_and_said_so(tmp_path):
 def test_a_dropped_symbol_takes_its_order_of_gates_along(tmp_path):
     """What is left must mean the same without it."""
     source = checkpoint(tmp_path / "source", found_in("old_lstm")[0].get_params(), symbol_of("old_lstm"))
-    rnnx.convert(source, tmp_path / "bare-0001.params", drop_symbol=True)
+    rnnx.convert(source, tmp_path / "bare-0001.params", drop_files=True)
     assert not (tmp_path / "bare-symbol.json").exists()
     assert "arg:a_i2h_c_weight" in stored_in(tmp_path / "bare-0001.params")
     one, other = rnnx.load(source)[0], rnnx.load(tmp_path / "bare-0001.params")[0]
@@ -294,7 +294,8 @@ def test_a_vector_whose_name_lacks_the_underscore_or_is_another(tmp_path, name, 
 
 
 def test_a_name_that_is_wanted_for_another_weight(tmp_path):
-    arrays = {"odd_weights": np.ones(108, np.float32), "odd_parameters": np.ones(3, np.float32)}
+    arrays = {name: array for cell in found_in("fused_names") for name, array in cell.get_params().items()}
+    arrays["odd_weights"] = np.ones_like(arrays["odd_parameters"])
     source = checkpoint(tmp_path, arrays, symbol_of("fused_names"))
     with pytest.raises(WeightFormatError, match="weight 'odd_weights' is to be called 'odd_parameters', as another"):
         rnnx.load(source)
@@ -375,7 +376,7 @@ def test_a_wrong_cell(tmp_path, given, message, form):
     path = checkpoint(tmp_path, cell.get_params())
     if form == "rnnx":
         message = message.replace("nearest: 'lstm_i2h_weight'", r"nearest: 'lstm_i2h_\w_weight'")
-        message += "|weight 'lstm_i2h_r_weight' is missing"
+        message += r"|weight 'lstm_i2h_\w*weight' is missing|has shape \(4, 3\), expected \(5, 3\)"
         path = path.with_suffix(".rnnx")
         rnnx.save(path, cell)
     with pytest.raises((WeightFormatError, ShapeError), match=message) as caught:
@@ -422,7 +423,7 @@ def test_weights_that_do_not_fit(tmp_path, change, message, given):
 def test_a_vector_and_its_layers_at_once(tmp_path):
     cell = found_in("fused")[0]
     path = checkpoint(tmp_path, {**cell.get_params(), **layer_by_layer(cell)}, symbol_of("fused"))
-    with pytest.raises(WeightFormatError, match="weights 'lstm_parameters' and 'lstm_l0_h2h_bias' hold the same"):
+    with pytest.raises(WeightFormatError, match="weights 'lstm_l0_i2h_weight' and 'lstm_parameters' hold the same"):
         rnnx.load(path)
 
 
@@ -622,11 +623,11 @@ def test_a_dtype_that_weights_cannot_have(several, tmp_path, dtype):
 def test_a_symbol_does_not_survive_another_tree(tmp_path):
     path = checkpoint(tmp_path / "source", found_in("unfused_merged")[0].get_params(), symbol_of("unfused_merged"))
     for source in (path, tmp_path / "there.rnnx"):
-        with pytest.raises(WeightFormatError, match=rf"the symbol file beside .*{source.name} .*drop_symbol=True"):
+        with pytest.raises(WeightFormatError, match=rf"symbol.json beside .*{source.name} .*drop_files=True"):
             rnnx.convert(source, tmp_path / "fused.rnnx", fuse=True)
         assert not (tmp_path / "fused.rnnx").exists()
         rnnx.convert(path, tmp_path / "there.rnnx")
-    rnnx.convert(path, tmp_path / "fused-0001.params", fuse=True, drop_symbol=True)
+    rnnx.convert(path, tmp_path / "fused-0001.params", fuse=True, drop_files=True)
     fused, _ = rnnx.load(tmp_path / "fused-0001.params", activation="relu")
     assert fused.spec.kind == "FusedRNNCell"
     assert_same(fused.unfuse().get_params(), found_in("unfused_merged")[0].get_params())
@@ -662,13 +663,13 @@ def test_the_format_is_told_by_content_and_ending_or_by_name(several, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"to": "keras"}, "no format is called 'keras'; there are mxnet, rnnx"),
+        ({"to": "caffe"}, "no format is called 'caffe'; there are .*mxnet.*, rnnx"),
         ({"to": "mxnte"}, r"no format is called 'mxnte' \(nearest: 'mxnet'\)"),
-        ({"from_": "torch"}, "no format is called 'torch'; there are"),
+        ({"from_": "caffe"}, "no format is called 'caffe'; there are"),
         ({"from_": "rnnx"}, "model-0007.params cannot be read as a safetensors file: the header is"),
         (
             {"to": None},
-            r"the ending of .*out.bin tells no format: use one of .params, .nd, .rnnx, .*, or to=",
+            r"the ending of .*out.bin tells no format: use one of .*.params, .nd,.* .rnnx, .*, or to=",
         ),
     ],
 )
@@ -684,11 +685,11 @@ def test_a_portable_file_is_no_checkpoint(tmp_path):
         rnnx.convert(tmp_path / "model.rnnx", tmp_path / "x.rnnx", from_="mxnet")
 
 
-@pytest.mark.parametrize("content", [b"", b"PK\3\4", b'{"nodes": []}', b"\x80\2}q\0.", b"a" * 100])
+@pytest.mark.parametrize("content", [b"", b"PK\3\4", b'{"nodes": []}', b"a" * 100])
 def test_a_foreign_file(tmp_path, content):
     path = tmp_path / "model.bin"
     path.write_bytes(content)
-    message = r"model.bin is of no known format \(mxnet, rnnx\); it begins with b"
+    message = r"model.bin is of no known format \(.*mxnet.*, rnnx.*\); it begins with b"
     with pytest.raises(WeightFormatError, match=message) as caught:
         rnnx.load(path)
     assert repr(content[:8]) in str(caught.value)
@@ -774,10 +775,10 @@ def test_parts_that_share_a_name_and_no_weights(tmp_path):
     one, other = (networks.randomized(rnnx.GRUCell(4), WIDTH, seed=seed) for seed in (1, 2))
     rnnx.save(tmp_path / "one.rnnx", one)
     archive = read_archive(tmp_path / "one.rnnx")
-    both = Archive({"a": archive.parts["gru_"], "b": Part(other)}, {})
+    both = Archive({"a": archive.parts["gru_"], "b": Part.of(other)}, {})
     for target in (MXNetFormat(), PortableFormat()):
         with pytest.raises(WeightFormatError, match="two parts have a weight called 'gru_i2h_r_weight' each"):
-            target.write(tmp_path / "both", both)
+            target.write(tmp_path / "both", both, Accepted())
     assert not (tmp_path / "both").exists()
 
 
@@ -792,7 +793,7 @@ def test_what_mxnet_trained_and_computed(tmp_path, form):
     elif form == "without its symbol":
         path = Path(shutil.copy(SHERLOCK, tmp_path / "alone-0010.params"))
     else:
-        rnnx.convert(SHERLOCK, path, unfuse=form == "unfused", drop_symbol=form == "unfused")
+        rnnx.convert(SHERLOCK, path, unfuse=form == "unfused", drop_files=form == "unfused")
     cell, extra = rnnx.load(path)
     judged = safetensors.numpy.load_file(SHERLOCK.with_suffix(".reference.safetensors"))
     begin = [judged["begin_state_0"], judged["begin_state_1"]]

@@ -186,7 +186,10 @@ def test_numbered_cells_are_a_stack() -> None:
     (part,) = found(shapes)
     assert part.spec == stack(*(gru(f"cell{number}_") for number in range(2, 11)))
     assert part.name == "cell"
-    assert "'cell9_', 'cell10_' are a stack: their prefixes count up" in "\n".join(part.evidence)
+    assert (
+        "'cell9_', 'cell10_' are a stack: their names count up, and each is as wide as the next one reads"
+        in "\n".join(part.evidence)
+    )
 
 
 def test_numbered_cells_with_a_gap_are_parts() -> None:
@@ -241,7 +244,6 @@ def test_evidence_says_what_weights_do_not_tell() -> None:
     assert part.evidence[0] == "weights 'lstm_': LSTM (packed), 5 hidden, reading 3"
     assert "taken to stand i f c o" in part.evidence[1]
     assert "do not tell residual connections, dropout or zoneout" in part.evidence[-1]
-    assert part.gate_order == {}
 
 
 def test_evidence_of_single_gates_needs_no_order() -> None:
@@ -338,14 +340,77 @@ def test_cells_that_rnnx_does_not_have() -> None:
     convolution = {
         name: (*shape, 3, 3) if name.endswith("weight") else shape for name, shape in packed("c_", "lstm", 3, 5).items()
     }
-    projection = packed("p_", "lstm", 3, 5) | {"p_h2h_weight": (20, 2), "p_h2r_weight": (2, 5)}
     with pytest.raises(UnsupportedError, match=r"'c_' has convolutions \('c_h2h_weight' has shape \(20, 5, 3, 3\)\)"):
         specs(convolution)
-    with pytest.raises(UnsupportedError, match="'p_' has a projected hidden state"):
-        specs(projection)
-    (part,) = found(convolution | projection | packed("a_", "gru", 3, 5))
+    (part,) = found(convolution | packed("a_", "gru", 3, 5))
     assert part.spec == gru("a_")
-    assert [sentence[:9] for sentence in part.evidence[-2:]] == ["cell 'c_'", "cell 'p_'"]
+    assert part.evidence[-1].startswith("cell 'c_' has convolutions")
+
+
+# -- a projected hidden state -----------------------------------------------------------------------------------------
+
+
+def projected(make: Any, prefix: str, input_size: int, num_hidden: int, num_projection: int) -> Shapes:
+    narrow = {
+        name: (shape[0], num_projection) if f"{prefix}h2h" in name and name.endswith("weight") else shape
+        for name, shape in make(prefix, "lstm", input_size, num_hidden).items()
+    }
+    return narrow | {f"{prefix}h2r_weight": (num_projection, num_hidden)}
+
+
+def lstmp(prefix: str, num_hidden: int = 5, num_projection: int = 2) -> CellSpec:
+    fields = {"num_hidden": num_hidden, "num_projection": num_projection, "forget_bias": 1.0, "prefix": prefix}
+    return CellSpec("LSTMPCell", fields)
+
+
+@pytest.mark.parametrize("make", [packed, per_gate])
+@pytest.mark.parametrize("num_projection", [1, 2, 5, 7])
+def test_a_projected_cell(make: Any, num_projection: int) -> None:
+    (part,) = found(projected(make, "p_", 3, 5, num_projection))
+    assert (part.name, part.spec) == ("p_", lstmp("p_", 5, num_projection))
+    assert (part.input_size, part.output_size) == (3, num_projection)
+    assert f"5 hidden projected to {num_projection}, reading 3" in part.evidence[0]
+
+
+@pytest.mark.parametrize("make", [packed, per_gate])
+def test_projected_layers(make: Any) -> None:
+    shapes: Shapes = {}
+    for layer, width in enumerate((3, 4, 4)):
+        for side in "lr":
+            shapes |= projected(make, f"p_{side}{layer}_", width, 5, 2)
+    (part,) = found(shapes)
+    pairs = [
+        CellSpec(
+            "BidirectionalCell", {"output_prefix": f"p_bi_l{layer}_"}, (lstmp(f"p_l{layer}_"), lstmp(f"p_r{layer}_"))
+        )
+        for layer in range(3)
+    ]
+    assert (part.name, part.spec) == ("p_", stack(*pairs))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"p_h2r_weight": (2, 6)},
+            r"'p_i2h_weight' has shape \(20, 3\), expected \(24, 3\): 'p_h2r_weight' has \(2, 6\)",
+        ),
+        (
+            {"p_h2r_weight": (3, 5)},
+            r"'p_h2h_weight' has shape \(20, 2\), expected \(20, 3\): 'p_h2r_weight' has \(3, 5\)",
+        ),
+        ({"p_h2r_weight": (2, 0)}, r"'p_h2r_weight' has shape \(2, 0\); expected an LSTM's projection"),
+        ({"p_h2r_weight": (10,)}, r"'p_h2r_weight' has shape \(10,\); expected a matrix"),
+    ],
+)
+def test_a_projection_that_does_not_fit(change: Shapes, message: str) -> None:
+    with pytest.raises(WeightFormatError, match=message):
+        specs(projected(packed, "p_", 3, 5, 2) | change)
+
+
+def test_a_projection_of_a_gru_is_refused() -> None:
+    with pytest.raises(WeightFormatError, match=r"'p_h2r_weight' .* expected an LSTM's projection"):
+        specs(per_gate("p_", "gru", 3, 5) | {"p_h2r_weight": (2, 5)})
 
 
 def test_numbers_of_any_length_do_no_harm() -> None:

@@ -176,7 +176,7 @@ def test_tensors_stay_readable_when_the_file_is_replaced(path):
 @pytest.mark.parametrize(
     ("name", "array", "message"),
     [
-        ("a", np.ones(2, "complex64"), "'a' has dtype complex64, which the portable file cannot hold; it holds bool"),
+        ("a", np.ones(2, "complex64"), "'a' has dtype complex64, which a safetensors file cannot hold; it holds bool"),
         ("a", np.array(["text"]), "'a' has dtype <U4, which"),
         ("a", np.array([None]), "'a' has dtype object, which"),
         ("a", np.zeros(1, "datetime64[s]"), "'a' has dtype datetime64"),
@@ -194,7 +194,7 @@ def test_what_cannot_be_held_is_refused(path, name, array, message):
 
 @pytest.mark.skipif(np.lib.NumpyVersion(np.__version__) < "2.0.0", reason="this NumPy has no such arrays")
 def test_more_dimensions_than_every_numpy_has_are_refused(path):
-    with pytest.raises(WeightFormatError, match="'a' has 33 dimensions; the portable file holds up to 32"):
+    with pytest.raises(WeightFormatError, match="'a' has 33 dimensions; a safetensors file holds up to 32"):
         write_tensors(path, {"a": np.zeros((1,) * 33)}, {})
     write_tensors(path, {"a": np.zeros((1,) * 32)}, {})
     assert read_tensors(path)[0]["a"].ndim == 32

@@ -13,6 +13,7 @@ from rnnx.cells import (
     FusedRNNCell,
     GRUCell,
     LSTMCell,
+    LSTMPCell,
     ModifiedCellError,
     ModifierCell,
     ResidualCell,
@@ -29,7 +30,7 @@ from rnnx.errors import (
     WeightFormatError,
 )
 from rnnx.params import RNNParams
-from rnnx.registry import get_backend, list_backends, refresh, register_backend, use_backend
+from rnnx.registry import get_backend, list_backends, refresh, register_backend, register_format, use_backend
 from rnnx.spec import CellSpec
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from rnnx.checkpoint import do_rnn_checkpoint, load_rnn_checkpoint, save_rnn_checkpoint
     from rnnx.data import BucketSentenceIter, encode_sentences
     from rnnx.discovery import BackendStatus
-    from rnnx.files import convert, load, load_all, save
+    from rnnx.files import convert, infer, load, load_all, save
 
 __version__ = "0.1.0"
 
@@ -49,6 +50,7 @@ _LAZY = {
     "convert": "rnnx.files",
     "do_rnn_checkpoint": "rnnx.checkpoint",
     "encode_sentences": "rnnx.data",
+    "infer": "rnnx.files",
     "load": "rnnx.files",
     "load_all": "rnnx.files",
     "load_rnn_checkpoint": "rnnx.checkpoint",
@@ -71,6 +73,7 @@ __all__ = [
     "GRUCell",
     "Gradients",
     "LSTMCell",
+    "LSTMPCell",
     "ModifiedCellError",
     "ModifierCell",
     "RNNCell",
@@ -86,12 +89,14 @@ __all__ = [
     "do_rnn_checkpoint",
     "encode_sentences",
     "get_backend",
+    "infer",
     "list_backends",
     "load",
     "load_all",
     "load_rnn_checkpoint",
     "refresh",
     "register_backend",
+    "register_format",
     "save",
     "save_rnn_checkpoint",
     "use_backend",

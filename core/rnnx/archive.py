@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,11 @@ import numpy.typing as npt
 from rnnx.cells import BaseRNNCell
 from rnnx.errors import RNNXError, WeightFormatError, nearest
 from rnnx.found import Assumptions, Found
+from rnnx.spec import CellSpec
+from rnnx.spelling import spelled
+from rnnx.weights.stored import Stored
 
-__all__ = ["Archive", "Array", "Document", "Format", "Part", "naming", "selected"]
+__all__ = ["Accepted", "Archive", "Array", "Document", "Format", "Part", "naming", "selected"]
 
 Array = npt.NDArray[Any]
 
@@ -27,7 +31,7 @@ class Document:
     Parameters
     ----------
     arrays : mapping of str to array
-        Every array by its name, recurrent weights under the names of `mxnet.rnn`.
+        Every array by the name that the file gives it.
     files : mapping of str to bytes
         What stands beside the arrays and is kept byte for byte, such as ``symbol.json``.
     notes : mapping of str to str
@@ -38,13 +42,76 @@ class Document:
     files: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
     notes: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of every array by name."""
+        return {name: array.shape for name, array in self.arrays.items()}
+
+
+class Part:
+    """A recurrent part: the description of a cell tree, and its weights.
+
+    Parameters
+    ----------
+    spec : CellSpec
+        The tree.
+    weights : mapping of str to array
+        Every weight of a single gate, under the names and in the shapes of ``unpack_weights``; views of a file, as
+        long as nobody asks for `cell`.
+    evidence : tuple of str
+        Why the part is taken for what it is.
+    """
+
+    def __init__(self, spec: CellSpec | None, weights: Mapping[str, Array], evidence: tuple[str, ...] = ()) -> None:
+        self._spec = spec
+        self.weights = weights
+        self.evidence = evidence
+        self._given: BaseRNNCell | None = None
+
+    @classmethod
+    def of(cls, cell: BaseRNNCell, evidence: tuple[str, ...] = ()) -> Part:
+        """Return the part that a cell with weights is."""
+        part = cls(None, cell.unpack_weights(cell.get_params()), evidence)
+        part._given = cell
+        return part
+
+    @property
+    def spec(self) -> CellSpec:
+        """The description of the tree; `UnsupportedError` if it is the user's own and has none."""
+        return self._spec or self.tree().spec
+
+    @functools.cached_property
+    def cell(self) -> BaseRNNCell:
+        """The cell tree with its weights, on the NumPy backend unless it is the user's own."""
+        cell = self.tree()
+        if self._given is None and self.weights:
+            cell.load_params(self.weights)
+        return cell
+
+    @functools.cached_property
+    def input_size(self) -> int:
+        """The width of the part's inputs, as its weights tell it."""
+        return spelled(self.tree(), {name: array.shape for name, array in self.weights.items()})[0]
+
+    def tree(self) -> BaseRNNCell:
+        """Return the cell tree, with or without its weights."""
+        if self._given is not None:
+            return self._given
+        assert self._spec is not None
+        return BaseRNNCell.from_spec(self._spec)
+
 
 @dataclasses.dataclass(frozen=True)
-class Part:
-    """A recurrent part, with its weights on the NumPy backend."""
+class Accepted:
+    """Losses that a user accepts in a conversion.
 
-    cell: BaseRNNCell
-    evidence: tuple[str, ...] = ()
+    Parameters
+    ----------
+    merge_biases : bool
+        Whether two biases may be added where the format has one a gate.
+    """
+
+    merge_biases: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +131,8 @@ class Format(abc.ABC):
     name: str
     #: Endings by which the format of a file to be written is chosen.
     suffixes: tuple[str, ...] = ()
+    #: Whether its files tell what networks they hold, so that they can be read without naming the tree.
+    describes: bool = True
 
     @abc.abstractmethod
     def recognises(self, path: Path, head: bytes) -> bool:
@@ -89,12 +158,26 @@ class Format(abc.ABC):
             If something about them must be assumed and is not.
         """
 
-    def told(self, document: Document) -> Sequence[Found]:
-        """Return what a document tells of weights whose cell tree the user gives: names and orders of gates."""
-        return ()
+    def spelled(self, document: Document, cell: BaseRNNCell) -> tuple[int, Sequence[Stored]] | None:
+        """Return how a file's tensors are made of the weights of a tree that the user gives, told by their names.
+
+        Before it stands the width of the tree's inputs. None, where a format's names do not tell: the weights of the
+        parts that are found then go to the tree's cells in order.
+        """
+        return None
 
     @abc.abstractmethod
-    def write(self, path: Path, archive: Archive) -> None:
+    def layouts(self, archive: Archive) -> Mapping[str, Sequence[Stored]]:
+        """Return how the format stores the weights of each part, by the part's name.
+
+        Raises
+        ------
+        UnsupportedError
+            If the format has nothing that computes what a part does; the message names the cell.
+        """
+
+    @abc.abstractmethod
+    def write(self, path: Path, archive: Archive, accepted: Accepted) -> None:
         """Write a file, whole or not at all; refuse what the format cannot hold."""
 
 

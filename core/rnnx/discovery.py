@@ -103,6 +103,11 @@ class Plugins:
             if both and other.name != info.name:
                 raise RNNXError(f"backends {other.name!r} and {info.name!r} both say that {both[0]} is theirs")
 
+    def add_format(self, info: FormatInfo) -> None:
+        """Make a format known."""
+        self._check_format(info)
+        self.formats[info.name] = info
+
     def _check_format(self, info: FormatInfo) -> None:
         if self.formats.get(info.name, info) != info:
             raise RNNXError(f"two formats are called {info.name!r}: {self.formats[info.name].target} and {info.target}")

@@ -1,24 +1,25 @@
-"""Files of weights, read and written in any format: `load`, `load_all`, `save`, `convert`."""
+"""Files of weights, read and written in any format: `load`, `load_all`, `infer`, `save`, `convert`."""
 
 from __future__ import annotations
 
 import dataclasses
+import errno
+import glob
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from rnnx.archive import Archive, Array, Format, Part, naming, selected
-from rnnx.assembly import STORED, assembled, assembled_as
+from rnnx.archive import Accepted, Archive, Array, Document, Format, Part, naming, selected
+from rnnx.assembly import activation_in, assembled, assembled_as, fitted
 from rnnx.cells import BaseRNNCell, placement
-from rnnx.cells.arguments import FLOATING
 from rnnx.discovery import resolved
-from rnnx.errors import UnsupportedError, WeightFormatError, nearest
-from rnnx.found import Assumptions, name_of
-from rnnx.fusion import fused_spec, unfused_spec
+from rnnx.errors import WeightFormatError, nearest
+from rnnx.found import NOTHING, Assumptions, name_of
+from rnnx.mapping import Mapped, mapped
 from rnnx.registry import backend_of, list_formats
-from rnnx.spec import CellSpec
+from rnnx.reshaping import Changes, changed
 
-__all__ = ["convert", "load", "load_all", "read_archive", "save"]
+__all__ = ["Conversion", "convert", "converted", "infer", "load", "load_all", "read_archive", "save"]
 
 PathLike = str | os.PathLike[str]
 
@@ -49,7 +50,7 @@ def save(path: PathLike, cell: BaseRNNCell, extra: Mapping[str, Array] | None = 
                 f"weight {name!r} has no value yet: call initialize() or load_params() before saving the cell"
             )
     arrays = {name: backend_of([array]).to_numpy(array) for name, array in (extra or {}).items()}
-    _format("rnnx").write(Path(path), Archive({name_of(cell.spec) or "cell": Part(cell)}, arrays))
+    _format("rnnx").write(Path(path), Archive({name_of(cell.spec) or "cell": Part.of(cell)}, arrays), Accepted())
 
 
 def load(
@@ -59,6 +60,7 @@ def load(
     backend: str | None = None,
     *,
     activation: str | None = None,
+    forget_bias: float | None = None,
 ) -> tuple[BaseRNNCell, dict[str, Array]]:
     """Read a cell tree with its weights, and every other array, from a file of any format.
 
@@ -74,6 +76,8 @@ def load(
         Where the weights are to live; NumPy otherwise.
     activation : str, optional
         The plain recurrent cells' activation, where the file does not tell it.
+    forget_bias : float, optional
+        What the code that made a TensorFlow 1 checkpoint adds to the forget gates when it runs.
 
     Returns
     -------
@@ -89,16 +93,49 @@ def load(
         If the file is damaged or of no known format, has no recurrent part or several, or does not tell something; the
         message says what, and what to give.
     """
-    archive = read_archive(path, cell, activation)
+    archive = read_archive(path, cell, Assumptions(activation, forget_bias))
     part = selected(archive, select, path)
     if backend is not None:
         part.cell.to(backend)
     return part.cell, dict(archive.extra)
 
 
-def load_all(path: PathLike, *, activation: str | None = None) -> dict[str, BaseRNNCell]:
+def load_all(
+    path: PathLike, *, activation: str | None = None, forget_bias: float | None = None
+) -> dict[str, BaseRNNCell]:
     """Return every recurrent part of a file by name; see `load`."""
-    return {name: part.cell for name, part in read_archive(path, None, activation).parts.items()}
+    parts = infer(path, activation=activation, forget_bias=forget_bias)
+    return {name: part.cell for name, part in parts.items()}
+
+
+def infer(
+    path: PathLike,
+    *,
+    activation: str | None = None,
+    forget_bias: float | None = None,
+    from_: str | None = None,
+) -> dict[str, Part]:
+    """Return every recurrent part of a file by name: the cell tree it is taken for, and why.
+
+    Parameters
+    ----------
+    path, activation, forget_bias
+        As in `load`.
+    from_ : str, optional
+        The format; told by the file's content otherwise.
+
+    Returns
+    -------
+    dict of str to Part
+        Of each, ``spec`` is the tree's description, ``evidence`` a sentence for each decision, ``weights`` the arrays
+        of single gates, and ``cell`` the tree with its weights.
+
+    Raises
+    ------
+    WeightFormatError
+        As in `load`, but for a file with several recurrent parts or none.
+    """
+    return dict(read_archive(path, None, Assumptions(activation, forget_bias), from_).parts)
 
 
 def convert(
@@ -109,10 +146,14 @@ def convert(
     *,
     cell: BaseRNNCell | None = None,
     activation: str | None = None,
+    forget_bias: float | None = None,
+    select: str | None = None,
+    prefix: str | None = None,
     fuse: bool = False,
     unfuse: bool = False,
     dtype: str | None = None,
-    drop_symbol: bool = False,
+    merge_biases: bool = False,
+    drop_files: bool = False,
 ) -> Archive:
     """Write what one file holds to another, of the same or another format, and return what was written.
 
@@ -123,53 +164,86 @@ def convert(
     to : str, optional
         The format to write; told by the ending of `dst` otherwise.
     from_ : str, optional
-        The format to read; told by the file's first bytes otherwise.
-    cell, activation
+        The format to read; told by the file's content otherwise.
+    cell, activation, forget_bias
         As in `load`.
+    select : str, optional
+        Write this recurrent part only, and nothing else of the file.
+    prefix : str, optional
+        What the names of the recurrent weights are to begin with; it takes the place of what they have in common.
     fuse, unfuse : bool
         Whether to write every part as one fused cell, or every fused cell as a stack of plain ones.
     dtype : str, optional
         The dtype of the recurrent weights, such as ``"float64"``.
-    drop_symbol : bool
-        Leave out MXNet's symbol file, which cannot be rewritten and describes the network as it was.
+    merge_biases : bool
+        Add the two biases of a gate where the target has one. What the network computes stays the same to rounding.
+    drop_files : bool
+        Leave out what stands beside the arrays, such as MXNet's symbol file, which cannot be rewritten and describes
+        the network as it was.
 
     Raises
     ------
     WeightFormatError
         If something would be lost; the message says what, and which option accepts it.
     UnsupportedError
-        If a part has no fused form.
+        If a part has no fused form, or the target has nothing that computes the same.
     """
-    if fuse and unfuse:
-        raise UnsupportedError("fuse and unfuse undo each other: give one of them")
+    archive = read_archive(src, cell, Assumptions(activation, forget_bias), from_)
+    conversion = converted(archive, src, dst, to, Changes(select, prefix, fuse, unfuse, dtype, drop_files))
+    conversion.write(Accepted(merge_biases))
+    return conversion.content
+
+
+@dataclasses.dataclass(frozen=True)
+class Conversion:
+    """A conversion that is ready to be written: the content of the file read, and that of the file to be."""
+
+    source: Archive
+    content: Archive
+    format: Format
+    path: Path
+
+    def write(self, accepted: Accepted) -> None:
+        """Write the file, whole or not at all."""
+        with naming(self.path):
+            self.format.write(self.path, self.content, accepted)
+
+    def mapped(self, accepted: Accepted) -> list[Mapped]:
+        """Return which tensors the file's tensors will be made of; errors as of `write`, but nothing is written."""
+        with naming(self.path):
+            return mapped(self.source, self.content, self.format, accepted)
+
+
+def converted(archive: Archive, src: PathLike, dst: PathLike, to: str | None, changes: Changes) -> Conversion:
+    """Return the conversion of what was read from `src` to a file `dst`; see `convert`."""
     target = _format(to) if to else _format_of_suffix(Path(dst))
-    archive = read_archive(src, cell, activation, from_)
-    if drop_symbol:
-        archive = dataclasses.replace(archive, files={})
-    parts = {name: _reshaped(part, fuse, unfuse, dtype) for name, part in archive.parts.items()}
-    if archive.files and any(parts[name].cell is not archive.parts[name].cell for name in parts):
-        raise WeightFormatError(
-            f"the symbol file beside {src} describes the network as it is, and cannot be rewritten: "
-            "drop_symbol=True (--drop-symbol) leaves it out"
-        )
-    if not archive.files and (fuse or unfuse or drop_symbol):
-        archive = dataclasses.replace(archive, notes=_without_stored(archive))
-    written = dataclasses.replace(archive, parts=parts)
-    target.write(Path(dst), written)
-    return written
+    return Conversion(archive, changed(archive, changes, src), target, Path(dst))
 
 
 def read_archive(
-    path: PathLike, cell: BaseRNNCell | None = None, activation: str | None = None, from_: str | None = None
+    path: PathLike,
+    cell: BaseRNNCell | None = None,
+    assume: Assumptions = NOTHING,
+    from_: str | None = None,
 ) -> Archive:
     """Return everything that a file holds; see `load`."""
-    place, assume = Path(path), Assumptions(activation=activation)
+    place = Path(path)
     source = _format(from_) if from_ else _format_of_content(place)
     with naming(place):
         document = source.read(place)
         if cell is None:
-            return assembled(document, source.find(document, assume))
-        return assembled_as(document, source.told(document), cell)
+            return assembled(document, source.find(document, assume), source.name)
+        return _read_as(source, document, assume, cell)
+
+
+def _read_as(source: Format, document: Document, assume: Assumptions, cell: BaseRNNCell) -> Archive:
+    told = source.spelled(document, cell)
+    if told is None:
+        # What the tree tells need not be said again.
+        assume = dataclasses.replace(assume, activation=assume.activation or activation_in(cell))
+        found = fitted(source.find(document, assume), cell)
+        told = found.input_size, found.stored
+    return assembled_as(document, cell, *told, source.name)
 
 
 def _format(name: str) -> Format:
@@ -186,14 +260,23 @@ def _made(target: str) -> Format:
 
 
 def _format_of_content(path: Path) -> Format:
-    with path.open("rb") as file:
-        head = file.read(_HEAD)
+    head = _head(path)
     formats = [_made(info.target) for info in list_formats()]
     for known in formats:
         if known.recognises(path, head):
             return known
+    if not head and path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "is a directory, and none that a format knows", str(path))
     names = ", ".join(known.name for known in formats)
     raise WeightFormatError(f"{path} is of no known format ({names}); it begins with {head[:8]!r}")
+
+
+def _head(path: Path) -> bytes:
+    """Return how a file begins; nothing of a directory, or of what is only the beginning of several files' names."""
+    if path.is_dir() or (not path.exists() and any(path.parent.glob(f"{glob.escape(path.name)}.*"))):
+        return b""
+    with path.open("rb") as file:
+        return file.read(_HEAD)
 
 
 def _format_of_suffix(path: Path) -> Format:
@@ -203,27 +286,3 @@ def _format_of_suffix(path: Path) -> Format:
             return known
     endings = ", ".join(suffix for known in formats for suffix in known.suffixes)
     raise WeightFormatError(f"the ending of {path} tells no format: use one of {endings}, or to= (--to)")
-
-
-def _reshaped(part: Part, fuse: bool, unfuse: bool, dtype: str | None) -> Part:
-    """Return the part in another form; its cell is the same object if it already has it."""
-    cell = part.cell
-    if dtype is not None:
-        if dtype not in FLOATING:
-            raise UnsupportedError(f"dtype is {dtype!r}; weights can be of {', '.join(FLOATING)}")
-        cell.to("numpy", dtype=dtype)
-    if fuse or unfuse:
-        spec = fused_spec(cell.spec) if fuse else _all_unfused(cell.spec)
-        cell = cell if spec == cell.spec else cell.converted(spec)
-    return dataclasses.replace(part, cell=cell)
-
-
-def _all_unfused(spec: CellSpec) -> CellSpec:
-    if spec.kind == "FusedRNNCell":
-        return unfused_spec(spec)
-    return dataclasses.replace(spec, children=tuple(_all_unfused(child) for child in spec.children))
-
-
-def _without_stored(archive: Archive) -> dict[str, str]:
-    """Return the notes less how weights were packed: one a gate, they fit any tree and need no symbol."""
-    return {key: note for key, note in archive.notes.items() if key != STORED}

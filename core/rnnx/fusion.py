@@ -5,6 +5,7 @@ Source of names and prefixes: ``FusedRNNCell.unfuse`` in ``python/mxnet/rnn/rnn_
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 from rnnx.errors import UnsupportedError
 from rnnx.spec import CellSpec
 
-__all__ = ["fused_spec", "unfused_spec"]
+__all__ = ["all_unfused", "fused_spec", "layers_of", "unfused_spec"]
 
 #: The prefix of a layer's cell: the fused cell's own, the direction, the layer's number.
 _LAYER = re.compile(r"(?s)(.*)([lr])(\d+)_")
@@ -53,6 +54,18 @@ def fused_spec(spec: CellSpec) -> CellSpec:
         _plain_mode(cell)
     prefix = _common_prefix(directions)
     return CellSpec("FusedRNNCell", _fused_fields(plain, directions, rates, prefix))
+
+
+def all_unfused(spec: CellSpec) -> CellSpec:
+    """Return the tree with every ``FusedRNNCell`` in it unfused."""
+    if spec.kind == "FusedRNNCell":
+        return unfused_spec(spec)
+    return dataclasses.replace(spec, children=tuple(all_unfused(child) for child in spec.children))
+
+
+def layers_of(spec: CellSpec) -> list[CellSpec]:
+    """Return what runs one after the other, as cells that are neither fused nor stacks: the bottom one first."""
+    return list(_flattened(all_unfused(spec)))
 
 
 def _unfused_layer(fields: Any, layer: int) -> CellSpec:

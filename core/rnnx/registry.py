@@ -27,6 +27,7 @@ __all__ = [
     "list_formats",
     "refresh",
     "register_backend",
+    "register_format",
     "use_backend",
 ]
 
@@ -73,6 +74,18 @@ def register_backend(info: BackendInfo) -> None:
     """
     with _lock:
         _current().add(info)
+
+
+def register_format(info: FormatInfo) -> None:
+    """Make a file format known without an entry point, until `refresh`.
+
+    Raises
+    ------
+    RNNXError
+        If the name is taken.
+    """
+    with _lock:
+        _current().add_format(info)
 
 
 def list_backends() -> list[BackendStatus]:

@@ -54,6 +54,9 @@ _KINDS: Mapping[str, _Kind] = MappingProxyType(
     {
         "RNNCell": _Kind({"num_hidden": int, "activation": str, "prefix": str, "params": str}),
         "LSTMCell": _Kind({"num_hidden": int, "forget_bias": float, "prefix": str, "params": str}),
+        "LSTMPCell": _Kind(
+            {"num_hidden": int, "num_projection": int, "forget_bias": float, "prefix": str, "params": str}
+        ),
         "GRUCell": _Kind({"num_hidden": int, "reset_after": bool, "prefix": str, "params": str}),
         "FusedRNNCell": _Kind(
             {

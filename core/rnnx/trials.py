@@ -18,7 +18,17 @@ from rnnx.errors import UnsupportedError, WeightFormatError
 from rnnx.reference import Reference
 from rnnx.spec import CellSpec
 
-__all__ = ["Form", "Measurement", "Numbers", "Trial", "forms_of", "measured", "random_trial", "recorded_trial"]
+__all__ = [
+    "Form",
+    "Measurement",
+    "Numbers",
+    "Trial",
+    "forms_of",
+    "in_dtype_of",
+    "measured",
+    "random_trial",
+    "recorded_trial",
+]
 
 Array = npt.NDArray[Any]
 
@@ -131,6 +141,17 @@ def recorded_trial(cell: BaseRNNCell, reference: Reference) -> Trial:
         np.random.default_rng(0).integers(0, steps + 1, batch),
         max(TOLERANCES[dtype], TOLERANCES[reference.outputs.dtype.name]),
         recorded,
+    )
+
+
+def in_dtype_of(cell: BaseRNNCell, trial: Trial) -> Trial:
+    """Return a trial whose inputs have the dtype of another cell's weights."""
+    dtype = _dtype(cell)
+    return dataclasses.replace(
+        trial,
+        inputs=placement.cast(trial.inputs, dtype),
+        begin=tuple(placement.cast(state, dtype) for state in trial.begin),
+        tolerance=max(trial.tolerance, TOLERANCES[dtype]),
     )
 
 

@@ -19,7 +19,7 @@ from rnnx.reference import Reference
 from rnnx.registry import FALLBACK, get_backend, list_backends
 from rnnx.trials import Form, Measurement, Numbers, Trial, forms_of, measured, random_trial, recorded_trial
 
-__all__ = ["Difference", "Perplexity", "Run", "Verification", "verify"]
+__all__ = ["Difference", "Perplexity", "Run", "Verification", "difference", "verify"]
 
 Array = npt.NDArray[Any]
 
@@ -265,16 +265,16 @@ def _compared(results: Sequence[tuple[Run, Measurement | None]], trial: Trial) -
     for run, found in results:
         if found is not None:
             if trial.recorded is not None:
-                run = dataclasses.replace(run, recorded=_difference(found.whole, trial.recorded, trial.tolerance))
+                run = dataclasses.replace(run, recorded=difference(found.whole, trial.recorded, trial.tolerance))
             if first is not None:
-                whole = _difference(found.whole, first.whole, trial.tolerance)
-                ragged = _difference(found.ragged, first.ragged, trial.tolerance)
+                whole = difference(found.whole, first.whole, trial.tolerance)
+                ragged = difference(found.ragged, first.ragged, trial.tolerance)
                 run = dataclasses.replace(run, first=whole, ragged=ragged)
             first = first or found
         yield run
 
 
-def _difference(found: Numbers, wanted: Numbers, tolerance: float) -> Difference:
+def difference(found: Numbers, wanted: Numbers, tolerance: float) -> Difference:
     """Return how far numbers are from others, each array judged by the largest number in it."""
     outputs = _gap(found.outputs, wanted.outputs)
     states = [_gap(mine, theirs) for mine, theirs in zip(found.states, wanted.states, strict=True)]

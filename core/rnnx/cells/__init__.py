@@ -1,7 +1,7 @@
 """The cells of `mxnet.rnn`: what a user builds a network of."""
 
 from rnnx.cells.base import BaseRNNCell, ModifiedCellError
-from rnnx.cells.basic import GRUCell, LSTMCell, RNNCell
+from rnnx.cells.basic import GRUCell, LSTMCell, LSTMPCell, RNNCell
 from rnnx.cells.containers import BidirectionalCell, SequentialRNNCell
 from rnnx.cells.fused import FusedRNNCell
 from rnnx.cells.modifiers import DropoutCell, ModifierCell, ResidualCell, ZoneoutCell
@@ -13,6 +13,7 @@ __all__ = [
     "FusedRNNCell",
     "GRUCell",
     "LSTMCell",
+    "LSTMPCell",
     "ModifiedCellError",
     "ModifierCell",
     "RNNCell",

@@ -1,4 +1,4 @@
-"""The plain cells: `RNNCell`, `LSTMCell`, `GRUCell`."""
+"""The plain cells: `RNNCell`, `LSTMCell`, `LSTMPCell`, `GRUCell`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rnnx.plan import Planner
     from rnnx.stages import Stage
 
-__all__ = ["ACTIVATIONS", "GRUCell", "LSTMCell", "RNNCell"]
+__all__ = ["ACTIVATIONS", "GRUCell", "LSTMCell", "LSTMPCell", "RNNCell"]
 
 Activation = Callable[[Ops, Array], Array]
 
@@ -42,6 +42,7 @@ class _PlainCell(BaseRNNCell):
         prefix: str,
         params: RNNParams | None,
         i2h_bias: Initializer | None = None,
+        num_outputs: int | None = None,
     ) -> None:
         super().__init__(prefix, params)
         self._num_hidden = whole("num_hidden", num_hidden)
@@ -49,7 +50,7 @@ class _PlainCell(BaseRNNCell):
         rows = len(gates) * self._num_hidden
         self._params.get("i2h_weight", shape=(rows, 0))
         self._params.get("i2h_bias", shape=(rows,), init=i2h_bias)
-        self._params.get("h2h_weight", shape=(rows, self._num_hidden))
+        self._params.get("h2h_weight", shape=(rows, num_outputs or self._num_hidden))
         self._params.get("h2h_bias", shape=(rows,))
 
     @property
@@ -170,9 +171,7 @@ class LSTMCell(_PlainCell):
         """Return h' and [h', c']."""
         hidden, cell = states
         i2h, h2h = self._gate_inputs(ops, weights, inputs, hidden)
-        i, f, c, o = ops.split(i2h + h2h, 4)
-        cell = ops.sigmoid(f) * cell + ops.sigmoid(i) * ops.tanh(c)
-        hidden = ops.sigmoid(o) * ops.tanh(cell)
+        hidden, cell = _lstm(ops, i2h + h2h, cell)
         return hidden, [hidden, cell]
 
     def _mode(self) -> str:
@@ -180,6 +179,63 @@ class LSTMCell(_PlainCell):
 
     def _fields(self) -> dict[str, Any]:
         return {**super()._fields(), "forget_bias": self._forget_bias}
+
+
+class LSTMPCell(_PlainCell):
+    r"""Long short-term memory with a projected hidden state (Sak, Senior and Beaufays, 2014).
+
+    As `LSTMCell`, but the hidden state, which is given out and read back, is P wide:
+
+    .. math:: c' = \sigma(a_f) c + \sigma(a_i) \tanh(a_c), \qquad h' = W_{h2r} (\sigma(a_o) \tanh(c'))
+
+    Weights ``i2h_weight (4H, I)``, ``h2h_weight (4H, P)``, ``i2h_bias (4H,)``, ``h2h_bias (4H,)`` and
+    ``h2r_weight (P, H)``, which has no gates; states ``[h (N, P), c (N, H)]``.
+
+    Parameters
+    ----------
+    num_hidden : int
+        H, the number of units.
+    num_projection : int
+        P, the width of the hidden state and of the outputs.
+    prefix : str
+        Put before the weights' names.
+    params : RNNParams, optional
+        Weights to share with another cell.
+    forget_bias : float
+        Initial value of the forget gate's ``i2h_bias``, as of `LSTMCell`.
+    """
+
+    def __init__(
+        self,
+        num_hidden: int,
+        num_projection: int,
+        prefix: str = "lstmp_",
+        params: RNNParams | None = None,
+        forget_bias: float = 1.0,
+    ) -> None:
+        self._forget_bias = finite("forget_bias", forget_bias)
+        self._num_projection = whole("num_projection", num_projection)
+        super().__init__(num_hidden, GATES["lstm"], prefix, params, LSTMBias(self._forget_bias), self._num_projection)
+        self._params.get("h2r_weight", shape=(self._num_projection, self._num_hidden))
+
+    @property
+    def state_info(self) -> list[dict[str, Any]]:
+        """Two states, h and c."""
+        return [{"shape": (0, self._num_projection), "__layout__": "NC"}, *super().state_info]
+
+    def step(self, ops: Ops, weights: Weights, inputs: Array, states: list[Array]) -> Step:
+        """Return h' and [h', c']."""
+        hidden, cell = states
+        i2h, h2h = self._gate_inputs(ops, weights, inputs, hidden)
+        wide, cell = _lstm(ops, i2h + h2h, cell)
+        hidden = ops.affine(wide, weights["h2r_weight"], None)
+        return hidden, [hidden, cell]
+
+    def _mode(self) -> None:
+        return None
+
+    def _fields(self) -> dict[str, Any]:
+        return {**super()._fields(), "num_projection": self._num_projection, "forget_bias": self._forget_bias}
 
 
 class GRUCell(_PlainCell):
@@ -236,3 +292,10 @@ class GRUCell(_PlainCell):
 
     def _fields(self) -> dict[str, Any]:
         return {**super()._fields(), "reset_after": self._reset_after}
+
+
+def _lstm(ops: Ops, gates: Array, cell: Array) -> tuple[Array, Array]:
+    """Return h' and c' of an LSTM, given its gates before their activations and c."""
+    i, f, c, o = ops.split(gates, 4)
+    cell = ops.sigmoid(f) * cell + ops.sigmoid(i) * ops.tanh(c)
+    return ops.sigmoid(o) * ops.tanh(cell), cell

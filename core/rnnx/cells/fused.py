@@ -187,11 +187,24 @@ class FusedRNNCell(BaseRNNCell):
         if any(name in args for name in self._unpacked_names()):
             self.pack_own(args)
 
+    def gate_weights(self) -> dict[str, tuple[str, ...]]:
+        """Return the names of the weights of single gates in the order in which the vector holds them."""
+        return {self._params.prefix + "parameters": tuple(self._unpacked_names())}
+
+    def gate_shapes(self, input_size: int) -> dict[str, Shape]:
+        """Return the shape of every weight of a single gate for inputs of a width; see `Node.gate_shapes`."""
+        hidden, recurrence = self._recurrence.hidden_size, self._sized(input_size)
+        widths = {prefix: recurrence.layer_input_size(layer) for layer, prefix in layer_names(self._prefix, recurrence)}
+        shapes: dict[str, Shape] = {}
+        for kind in ("weight", "bias"):
+            for prefix, width in widths.items():
+                for role, columns in (("i2h", width), ("h2h", hidden)):
+                    shape = (hidden, columns) if kind == "weight" else (hidden,)
+                    shapes.update({f"{prefix}{role}{gate}_{kind}": shape for gate in self._gate_names})
+        return shapes
+
     def _unpacked_names(self) -> Iterator[str]:
-        for _, prefix in layer_names(self._prefix, self._recurrence):
-            for group in GROUPS:
-                name, kind = group.split("_")
-                yield from (f"{prefix}{name}{gate}_{kind}" for gate in self._gate_names)
+        return iter(self.gate_shapes(1))
 
     def _check_layer(self, prefix: str, width: int, weights: Sequence[Array]) -> None:
         hidden = self._recurrence.hidden_size

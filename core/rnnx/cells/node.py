@@ -12,7 +12,7 @@ from rnnx.cells import placement
 from rnnx.cells.arguments import call_with_shape
 from rnnx.errors import BackendMismatchError, ShapeError, UnsupportedError, WeightFormatError
 from rnnx.ops import Ops, Slot, Step, Stepped, Weights
-from rnnx.params import Parameter, RNNParams
+from rnnx.params import Parameter, RNNParams, Shape
 from rnnx.registry import backend_of, default_backend
 from rnnx.spec import KINDS, CellSpec
 from rnnx.weights.layout import GROUPS, merge_gates, split_gates
@@ -186,6 +186,25 @@ class Node:
                 return found[declared.index(0)]
         return None
 
+    def gate_weights(self) -> dict[str, tuple[str, ...]]:
+        """Return, for each weight of this leaf, the names of the weights of single gates that it holds, in order."""
+        held: dict[str, tuple[str, ...]] = {each.name: (each.name,) for each in self.own_parameters()}
+        for group in GROUPS if self._gate_names else ():
+            role, kind = group.split("_")
+            gates = tuple(f"{self._params.prefix}{role}{gate}_{kind}" for gate in self._gate_names)
+            held[self._params.prefix + group] = gates
+        return held
+
+    def gate_shapes(self, input_size: int) -> dict[str, Shape]:
+        """Return the shape of every weight of a single gate for inputs of a width, as `unpack` names them."""
+        held = self.gate_weights()
+        shapes = {}
+        for parameter in self.own_parameters():
+            rows, *width = parameter.shape(input_size)
+            gates = held[parameter.name]
+            shapes.update(dict.fromkeys(gates, (rows // len(gates), *width)))
+        return shapes
+
     def adopt(self, shared: RNNParams) -> None:
         """Take the weights of `shared` in the place of one's own of the same name."""
         for cell in self._cells:
@@ -233,7 +252,8 @@ class Node:
     def refuse_twice(self, args: Mapping[str, Array]) -> None:
         """Raise `WeightFormatError` if weights of this leaf are in `args` both packed and one a gate."""
         own = {parameter.name for parameter in self.own_parameters()}
-        packed, others = own & args.keys(), (set(self.accepted_names()) - own) & args.keys()
+        packed = {name for name, gates in self.gate_weights().items() if gates != (name,)} & args.keys()
+        others = (set(self.accepted_names()) - own) & args.keys()
         if packed and others:
             raise WeightFormatError(
                 f"weights {min(packed)!r} and {min(others)!r} belong to one cell, packed and one a gate: give one form"
@@ -248,9 +268,8 @@ class Node:
         return (self._params.prefix + group for group in GROUPS)
 
     def _unpacked_names(self) -> Iterator[str]:
-        for group in GROUPS:
-            name, kind = group.split("_")
-            yield from (f"{self._params.prefix}{name}{gate}_{kind}" for gate in self._gate_names)
+        held = self.gate_weights()
+        return (gate for name in self._packed_names() for gate in held.get(name, ()))
 
     # -- description ----------------------------------------------------------------------------------------------
 

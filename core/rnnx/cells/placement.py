@@ -18,7 +18,7 @@ from rnnx.errors import (
     WeightFormatError,
     nearest,
 )
-from rnnx.params import Parameter
+from rnnx.params import Parameter, Shape
 from rnnx.registry import backend_of
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "cast",
     "check_fit",
     "create",
+    "gate_shapes",
     "initialize",
     "input_size_of",
     "load",
@@ -56,6 +57,10 @@ class Tree(Protocol):
 
     def own_parameters(self) -> tuple[Parameter, ...]:
         """Return a leaf's weights."""
+        ...
+
+    def gate_shapes(self, input_size: int) -> dict[str, Shape]:
+        """Return the shapes of a leaf's weights of single gates by name."""
         ...
 
     def input_size_of(self, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
@@ -94,6 +99,13 @@ def input_size_of(cell: Tree, shapes: Mapping[str, tuple[int, ...]]) -> int | No
         if size is not None:
             return size
     return None
+
+
+def gate_shapes(cell: Tree, input_size: int) -> dict[str, Shape]:
+    """Return the shape of every weight of a single gate by name, for inputs of a width."""
+    return {
+        name: shape for leaf, size in cell.sized_leaves(input_size) for name, shape in leaf.gate_shapes(size).items()
+    }
 
 
 def create(

@@ -1,4 +1,4 @@
-"""``rnnx convert``: from one format to another, read back before it is called done."""
+"""``rnnx convert``: from one format to another, and what becomes of what."""
 
 from __future__ import annotations
 
@@ -8,111 +8,174 @@ from pathlib import Path
 from typing import Any
 
 import click
-import numpy.typing as npt
 
-from rnnx import files
-from rnnx.archive import Archive
+from rnnx.archive import Accepted
+from rnnx.assembly import activation_in
+from rnnx.cells import BaseRNNCell
 from rnnx.cells.arguments import FLOATING
-from rnnx.cli.describing import describe
+from rnnx.cli.describing import Facts, describe
+from rnnx.cli.drawing import shape_text
 from rnnx.cli.group import DIFFERS
-from rnnx.cli.options import activation_option, json_option
+from rnnx.cli.options import assuming, json_option
 from rnnx.cli.screen import console, print_json, progress_bar, said
+from rnnx.comparison import Comparison, PartComparison, compared
 from rnnx.errors import RNNXError, WeightFormatError
+from rnnx.files import Conversion, converted, read_archive
+from rnnx.found import Assumptions
+from rnnx.mapping import Mapped
+from rnnx.reshaping import Changes
 
 __all__ = ["convert"]
-
-Array = npt.NDArray[Any]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Options:
-    """The options of one call."""
-
-    to: str | None
-    from_: str | None
-    fuse: bool
-    unfuse: bool
-    dtype: str | None
-    activation: str | None
-    drop_symbol: bool
 
 
 @click.command()
 @click.argument("src", type=click.Path(path_type=Path))
 @click.argument("dst", type=click.Path(path_type=Path))
 @click.option("--to", metavar="FORMAT", help="Format to write; told by the ending of DST otherwise.")
-@click.option("--from", "from_", metavar="FORMAT", help="Format to read; told by the first bytes of SRC otherwise.")
+@click.option("--from", "from_", metavar="FORMAT", help="Format to read; told by the content of SRC otherwise.")
+@assuming
+@click.option("--select", metavar="NAME", help="Write this recurrent part only, and nothing else of SRC.")
+@click.option("--prefix", metavar="TEXT", help="What the names of the recurrent weights are to begin with.")
 @click.option("--fuse", is_flag=True, help="Write every part as one fused cell.")
 @click.option("--unfuse", is_flag=True, help="Write every fused cell as a stack of plain ones.")
 @click.option("--dtype", type=click.Choice(FLOATING), help="Dtype of the recurrent weights.")
-@activation_option
-@click.option("--drop-symbol", is_flag=True, help="Leave out MXNet's symbol file, which cannot be rewritten.")
+@click.option("--merge-biases", is_flag=True, help="Add the two biases of a gate where DST has one.")
+@click.option("--drop-files", is_flag=True, help="Leave out what stands beside the arrays, as MXNet's symbol file.")
+@click.option("--dry-run", is_flag=True, help="Write nothing: show which tensors would be made of which.")
+@click.option("--verify", is_flag=True, help="Read DST again, run both networks, and compare.")
 @json_option
 @click.pass_context
-def convert(context: click.Context, /, src: Path, dst: Path, as_json: bool, **options: Any) -> None:
-    """Write what SRC holds to DST, and read it again.
+def convert(
+    context: click.Context,
+    /,
+    src: Path,
+    dst: Path,
+    to: str | None,
+    from_: str | None,
+    cell: BaseRNNCell | None,
+    assume: Assumptions,
+    merge_biases: bool,
+    dry_run: bool,
+    verify: bool,
+    as_json: bool,
+    **changes: Any,
+) -> None:
+    """Write what SRC holds to DST.
 
-    Weights, other arrays and files must then be equal to those of SRC bit for bit, or with --dtype to what was cast.
+    Nothing is lost: what DST has no place for is an error that says which option accepts the loss. With --verify, DST
+    is read again, both networks run on the same random numbers, and the largest difference is shown.
 
-    Exit codes: 0 they are, 1 they are not, 2 the input is wrong or something would be lost.
+    Exit codes: 0 all is well, 1 what was read again differs, 2 the input is wrong or something would be lost.
     """
-    chosen = _Options(**options)
+    accepted = Accepted(merge_biases)
     with progress_bar("converting", as_json) as advance:
-        advance(0, 2, f"{src} to {dst}")
-        source = files.read_archive(src, activation=chosen.activation, from_=chosen.from_)
-        written = files.convert(src, dst, **options)
-        advance(1, 2, f"reading {dst} again")
-        again = _read_again(dst, chosen)
-    wanted = written if chosen.dtype else dataclasses.replace(source, files=written.files)
-    differing = list(_differing(wanted, again))
+        advance(0, 3, f"reading {src}")
+        conversion = converted(read_archive(src, cell, assume, from_), src, dst, to, Changes(**changes))
+        if dry_run:
+            _show_mapped(conversion, conversion.mapped(accepted), as_json)
+            return
+        advance(1, 3, f"writing {dst}")
+        conversion.write(accepted)
+        advance(2, 3, f"reading {dst} again" if verify else "")
+        comparison = _compared(conversion, assume) if verify else None
+    _show(src, conversion, comparison, as_json)
+    context.exit(0 if comparison is None or comparison.agrees else DIFFERS)
+
+
+# -- what was written -------------------------------------------------------------------------------------------------
+
+
+def _show(src: Path, conversion: Conversion, comparison: Comparison | None, as_json: bool) -> None:
+    facts = describe(conversion.path, conversion.content, plans=False)
     if as_json:
-        print_json({**describe(dst, again), "source": str(src), "equal": not differing, "differing": differing})
-    else:
-        _show(dst, again, differing, chosen)
-    context.exit(DIFFERS if differing else 0)
-
-
-def _read_again(dst: Path, options: _Options) -> Archive:
-    try:
-        return files.read_archive(dst, activation=options.activation, from_=options.to)
-    except RNNXError as error:
-        raise WeightFormatError(f"{dst} was written, and cannot be read again without saying more: {error}") from error
-
-
-def _differing(wanted: Archive, found: Archive) -> Iterator[str]:
-    """Yield the name of every array and file that is not the same in both."""
-    for one, other in ((_arrays(wanted), _arrays(found)), (wanted.files, found.files)):
-        for name in sorted({*one, *other}):
-            if name not in one or name not in other or not _same(one[name], other[name]):
-                yield name
-
-
-def _arrays(archive: Archive) -> Mapping[str, Array]:
-    """Return every array by name, weights one a gate: so they are called in fused and in plain cells."""
-    arrays = dict(archive.extra)
-    for part in archive.parts.values():
-        arrays.update(part.cell.unpack_weights(part.cell.get_params()))
-    return arrays
-
-
-def _same(one: Array | bytes, other: Array | bytes) -> bool:
-    if isinstance(one, bytes) or isinstance(other, bytes):
-        return one == other
-    return one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes()
-
-
-def _show(dst: Path, archive: Archive, differing: list[str], options: _Options) -> None:
-    screen, facts = console(), describe(dst, archive)
-    said(screen, f"wrote {dst}", "bold")
+        told = {} if comparison is None else {"comparison": _comparison_facts(comparison)}
+        print_json({**facts, "format": conversion.format.name, "source": str(src), **told})
+        return
+    screen = console()
+    said(screen, f"wrote {conversion.path}", "bold")
     for part in facts["parts"]:
-        cell, count = part["cell"]["kind"], f"{part['parameters']:,} weights"
-        said(screen, f"  {part['name']}  {cell}, {count}, {part['dtype']}")
+        said(screen, f"  {part['name']}  {part['cell']['kind']}, {part['parameters']:,} weights, {part['dtype']}")
     for title, names in (("other arrays", facts["arrays"]), ("files", facts["files"])):
         if names:
             said(screen, f"  {title}: {', '.join(names)}")
-    if differing:
-        said(screen, f"NOT the same when read again: {', '.join(differing)}", "bold red")
-    elif options.dtype:
-        said(screen, f"read again: the same, bit for bit, as what was cast to {options.dtype}", "green")
-    else:
-        said(screen, "read again: the same, bit for bit", "green")
+    if comparison is not None:
+        for line in _told(comparison):
+            said(screen, line)
+        verdict = (
+            "read again: the same, bit for bit" if comparison.exact else "read again: the networks compute the same"
+        )
+        said(screen, verdict if comparison.agrees else "NOT the same when read again", _style(comparison))
+
+
+def _style(comparison: Comparison) -> str:
+    return "green" if comparison.agrees else "bold red"
+
+
+# -- what was read again ----------------------------------------------------------------------------------------------
+
+
+def _compared(conversion: Conversion, assume: Assumptions) -> Comparison:
+    """Read the file again and compare it; a format that does not describe networks is told the tree."""
+    content, path = conversion.content, conversion.path
+    activations = {activation_in(part.tree()) for part in content.parts.values()} - {None}
+    told = dataclasses.replace(assume, activation=activations.pop() if len(activations) == 1 else None, forget_bias=0.0)
+    cell = None
+    if not conversion.format.describes and len(content.parts) == 1:
+        cell = BaseRNNCell.from_spec(next(iter(content.parts.values())).spec)
+    try:
+        again = read_archive(path, cell, told, conversion.format.name)
+    except RNNXError as error:
+        raise WeightFormatError(f"{path} was written, and cannot be read again without saying more: {error}") from error
+    # The networks as they were read; of all else, what was to be written.
+    meant = dataclasses.replace(content, parts={name: conversion.source.parts[name] for name in content.parts})
+    return compared(meant, again)
+
+
+def _told(comparison: Comparison) -> Iterator[str]:
+    for part in comparison.parts:
+        same = f"{part.weights - len(part.differing)} of {part.weights} weights bit for bit"
+        outputs = f"outputs {part.computed.outputs:.1e}, states {part.computed.states:.1e}"
+        yield f"  {part.name}: {same}; largest differences when run: {outputs}"
+    if comparison.differing:
+        yield f"  differing: {', '.join(comparison.differing)}"
+
+
+def _comparison_facts(comparison: Comparison) -> Facts:
+    def facts(part: PartComparison) -> Facts:
+        return {**dataclasses.asdict(part), "differing": list(part.differing)}
+
+    parts = [facts(part) for part in comparison.parts]
+    return {
+        "parts": parts,
+        "differing": list(comparison.differing),
+        "exact": comparison.exact,
+        "agrees": comparison.agrees,
+    }
+
+
+# -- what would be written --------------------------------------------------------------------------------------------
+
+
+def _show_mapped(conversion: Conversion, found: list[Mapped], as_json: bool) -> None:
+    if as_json:
+        print_json({"file": str(conversion.path), "tensors": [dataclasses.asdict(each) for each in found]})
+        return
+    screen = console()
+    said(screen, f"{conversion.path} ({conversion.format.name}) would be made so; nothing was written", "bold")
+    for part in [*conversion.content.parts, None]:
+        mine = [each for each in found if each.part == part]
+        if mine:
+            said(screen, part or "other arrays", "cyan")
+        width = max((len(_named(each.name, each.shape)) for each in mine), default=0)
+        for each in mine:
+            said(screen, f"  {_named(each.name, each.shape):{width}}  <-  {_sources(each.sources)}")
+    for name in conversion.content.files:
+        said(screen, f"file {name} goes along")
+
+
+def _sources(sources: Mapping[str, tuple[int, ...]]) -> str:
+    return ", ".join(_named(name, shape) for name, shape in sources.items()) or "zeros"
+
+
+def _named(name: str, shape: tuple[int, ...]) -> str:
+    return f"{name} ({shape_text({'shape': shape})})"

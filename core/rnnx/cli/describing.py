@@ -11,34 +11,35 @@ import numpy as np
 import numpy.typing as npt
 
 from rnnx.archive import Archive, Part
-from rnnx.cells import BaseRNNCell, placement
 from rnnx.plan import Plan
+from rnnx.remembering import STORED
 
 __all__ = ["Facts", "describe", "describe_arrays", "facts_of", "plan_of"]
 
 Facts = dict[str, Any]
 
 
-def describe(file: Path, archive: Archive) -> Facts:
-    """Return all that a file holds but the numbers."""
+def describe(file: Path, archive: Archive, plans: bool = True) -> Facts:
+    """Return all that a file holds but the numbers, and unless it is not wanted how NumPy runs it."""
     return {
         "file": str(file),
-        "parts": [{"name": name, **_described(part)} for name, part in archive.parts.items()],
+        "parts": [{"name": name, **_described(part, plans)} for name, part in archive.parts.items()],
         "arrays": describe_arrays(archive.extra),
         "files": {name: len(data) for name, data in archive.files.items()},
-        "notes": {key: text for key, text in archive.notes.items() if key != "parts"},
+        "notes": {key: text for key, text in archive.notes.items() if key not in ("parts", STORED)},
     }
 
 
-def facts_of(cell: BaseRNNCell) -> Facts:
-    """Return the sizes of a cell tree: number and dtype of its weights, widths of inputs and outputs."""
-    weights = cell.get_params()
-    width = placement.input_size_of(cell, {name: array.shape for name, array in weights.items()})
+def facts_of(part: Part) -> Facts:
+    """Return the sizes of a part: number and dtype of its weights, widths of inputs and outputs."""
+    shapes = {name: array.shape for name, array in part.weights.items()}
+    cell = part.tree()
+    width = part.input_size
     return {
-        "dtype": ", ".join(sorted({str(array.dtype) for array in weights.values()})),
-        "parameters": sum(math.prod(array.shape) for array in weights.values()),
+        "dtype": ", ".join(sorted({str(array.dtype) for array in part.weights.values()})),
+        "parameters": sum(map(math.prod, shapes.values())),
         "input_size": width,
-        "output_size": None if width is None else cell.output_size(width),
+        "output_size": cell.output_size(width),
     }
 
 
@@ -47,17 +48,17 @@ def describe_arrays(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, Facts]:
     return {name: {"shape": list(array.shape), "dtype": str(array.dtype)} for name, array in arrays.items()}
 
 
-def plan_of(cell: BaseRNNCell) -> Plan:
-    """Return how NumPy runs a cell tree whose weights are there."""
-    facts = facts_of(cell)
-    return cell.explain(np.zeros((1, 1, facts["input_size"]), next(iter(cell.get_params().values())).dtype))
+def plan_of(part: Part) -> Plan:
+    """Return how NumPy runs a part."""
+    dtype = next((array.dtype for array in part.weights.values()), np.dtype(np.float32))
+    return part.cell.explain(np.zeros((1, 1, facts_of(part)["input_size"]), dtype))
 
 
-def _described(part: Part) -> Facts:
+def _described(part: Part, plans: bool) -> Facts:
     return {
-        **facts_of(part.cell),
-        "cell": part.cell.spec.to_dict(),
-        "weights": describe_arrays(part.cell.get_params()),
+        **facts_of(part),
+        "cell": part.spec.to_dict(),
+        "weights": describe_arrays(part.cell.get_params() if plans else part.weights),
         "evidence": list(part.evidence),
-        "plan": plan_of(part.cell).to_dict(),
+        **({"plan": plan_of(part).to_dict()} if plans else {}),
     }

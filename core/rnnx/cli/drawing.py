@@ -21,6 +21,7 @@ _SAID = {
     "mode": "{}",
     "num_layers": "{} layers",
     "num_hidden": "{} units",
+    "num_projection": "projected to {}",
     "activation": "{}",
     "dropout": "dropout {:g}",
     "zoneout_outputs": "outputs {:g}",
@@ -32,7 +33,7 @@ _FLAGS = {"bidirectional": (True, "bidirectional"), "reset_after": (False, "rese
 
 def draw_part(name: str, part: Part, weights: bool = True) -> Tree:
     """Return a recurrent part as a tree, with the shapes of its weights below each cell if they are wanted."""
-    facts = facts_of(part.cell)
+    facts = facts_of(part)
     sizes = f"{facts['input_size']} in, {facts['output_size']} out"
     title = Text.assemble((plain(name), "bold cyan"), f"  {facts['parameters']:,} weights, {facts['dtype']}, {sizes}")
     tree = Tree(title, guide_style="dim")

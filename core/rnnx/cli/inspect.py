@@ -4,41 +4,48 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from textwrap import shorten
 
 import click
 from rich.console import Console
 
 from rnnx.archive import Archive
+from rnnx.cells import BaseRNNCell
 from rnnx.cli.describing import Facts, describe, plan_of
 from rnnx.cli.drawing import draw_part, shape_text
-from rnnx.cli.options import activation_option, file_argument, json_option
+from rnnx.cli.options import assuming, file_argument, json_option
 from rnnx.cli.screen import console, plain, print_json, said
 from rnnx.files import read_archive
+from rnnx.found import Assumptions
 
 __all__ = ["inspect"]
+
+#: How much of a note is shown, in characters.
+NOTE = 100
 
 
 @click.command()
 @file_argument
-@activation_option
+@assuming
 @json_option
-def inspect(file: Path, activation: str | None, as_json: bool) -> None:
+def inspect(file: Path, cell: BaseRNNCell | None, assume: Assumptions, as_json: bool) -> None:
     """Show what FILE holds, and how that is known.
 
     That is its recurrent cells, the kernels that run them, every other array, and the files kept with it.
     """
-    archive = read_archive(file, activation=activation)
+    archive = read_archive(file, cell, assume)
     facts = describe(file, archive)
     if as_json:
         print_json(facts)
         return
     screen = console()
-    said(screen, f"{file}  {file.stat().st_size:,} bytes", "bold")
+    size = f"  {file.stat().st_size:,} bytes" if file.is_file() else ""
+    said(screen, f"{file}{size}", "bold")
     for name, part in archive.parts.items():
         screen.print()
         screen.print(draw_part(name, part))
         _section(screen, "found by", part.evidence)
-        _section(screen, "runs on NumPy as", [line[2:] for line in str(plan_of(part.cell)).splitlines()[1:]])
+        _section(screen, "runs on NumPy as", [line[2:] for line in str(plan_of(part)).splitlines()[1:]])
     if not archive.parts:
         said(screen, "no recurrent cells were found in it")
     _rest(screen, archive, facts)
@@ -50,7 +57,7 @@ def _rest(screen: Console, archive: Archive, facts: Facts) -> None:
     arrays = (f"{plain(name):{widest}}  {shape_text(each)}  {each['dtype']}" for name, each in facts["arrays"].items())
     _section(screen, "other arrays", arrays)
     _section(screen, "files kept with it", (f"{name}  {size:,} bytes" for name, size in facts["files"].items()))
-    _section(screen, "notes", (f"{key}: {text}" for key, text in facts["notes"].items()))
+    _section(screen, "notes", (f"{key}: {shorten(text, NOTE)}" for key, text in facts["notes"].items()))
 
 
 def _section(screen: Console, title: str, lines: Iterable[str]) -> None:

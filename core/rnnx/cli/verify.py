@@ -13,12 +13,14 @@ from rich.table import Table
 from rich.text import Text
 
 from rnnx.archive import Archive, Part, selected
+from rnnx.cells import BaseRNNCell
 from rnnx.cli.drawing import draw_part
 from rnnx.cli.group import DIFFERS
-from rnnx.cli.options import activation_option, file_argument, json_option
+from rnnx.cli.options import assuming, file_argument, json_option
 from rnnx.cli.screen import console, plain, print_json, progress_bar, said
 from rnnx.errors import WeightFormatError
 from rnnx.files import read_archive
+from rnnx.found import Assumptions
 from rnnx.reference import Reference, read_reference, reference_path
 from rnnx.verification import Difference, Run, Verification
 from rnnx.verification import verify as verify_cell
@@ -28,11 +30,18 @@ __all__ = ["verify"]
 
 @click.command()
 @file_argument
-@activation_option
+@assuming
 @click.option("--select", metavar="NAME", help="The recurrent part to verify; all of them otherwise.")
 @json_option
 @click.pass_context
-def verify(context: click.Context, file: Path, activation: str | None, select: str | None, as_json: bool) -> None:
+def verify(
+    context: click.Context,
+    file: Path,
+    cell: BaseRNNCell | None,
+    assume: Assumptions,
+    select: str | None,
+    as_json: bool,
+) -> None:
     """Run FILE on every backend and compare.
 
     Each recurrent part runs on every installed backend, fused and unfused. The numbers are compared with each other,
@@ -40,7 +49,7 @@ def verify(context: click.Context, file: Path, activation: str | None, select: s
 
     Exit codes: 0 they agree, 1 they do not, 2 the input is wrong.
     """
-    archive = read_archive(file, activation=activation)
+    archive = read_archive(file, cell, assume)
     parts = _chosen(archive, select, file)
     references = _references(file, archive, parts)
     found = {}

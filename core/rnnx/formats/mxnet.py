@@ -12,14 +12,18 @@ from pathlib import Path
 
 import numpy as np
 
-from rnnx.archive import Archive, Array, Document, Format
-from rnnx.assembly import spelled_as_stored
+from rnnx.archive import Accepted, Archive, Array, Document, Format
+from rnnx.assembly import arrays_of, gates_apart, tensors_of
 from rnnx.atomic import replace_file
+from rnnx.cells import BaseRNNCell
 from rnnx.errors import UnsupportedError, WeightFormatError
-from rnnx.formats.mxnet_names import parts_of_weights
+from rnnx.formats.mxnet_gluon import parts_of_file, told_by_keys
 from rnnx.formats.mxnet_ndarray import looks_like_ndarrays, read_ndarrays, write_ndarrays
 from rnnx.formats.mxnet_symbol import parts_of_symbol
 from rnnx.found import Assumptions, Found
+from rnnx.remembering import remembered
+from rnnx.spelling import Told, found_as, spelled
+from rnnx.weights.stored import Composed, Stored
 
 __all__ = ["ARGUMENT", "AUXILIARY", "SYMBOL", "MXNetFormat", "params_path", "read_params", "symbol_path", "write_both"]
 
@@ -58,21 +62,29 @@ class MXNetFormat(Format):
 
     def find(self, document: Document, assume: Assumptions) -> Sequence[Found]:
         """Return the recurrent parts that the symbol tells, or else those that names and shapes tell."""
-        if SYMBOL in document.files:
-            return parts_of_symbol(document.files[SYMBOL])
-        shapes = {name: array.shape for name, array in document.arrays.items() if not name.startswith(AUXILIARY)}
-        return parts_of_weights(shapes, assume)
+        shapes = {name: shape for name, shape in document.shapes.items() if not name.startswith(AUXILIARY)}
+        if SYMBOL not in document.files:
+            return parts_of_file(shapes, assume)
+        drawn = parts_of_symbol(document.files[SYMBOL])
+        return [found_as(part.name, part.spec, part.evidence, shapes, part) for part in drawn]
 
-    def told(self, document: Document) -> Sequence[Found]:
-        """Return what the symbol, if there is one, tells of weights; see `Format.told`."""
-        return _told_by_symbol(document.files)
+    def spelled(self, document: Document, cell: BaseRNNCell) -> tuple[int, Sequence[Stored]]:
+        """Return how the weights stand in the file, with what the symbol or Gluon's keys say; see `Format.spelled`."""
+        drawn = SYMBOL in document.files
+        told = _told_by_symbol(document.files) if drawn else told_by_keys(cell, document.shapes)
+        return spelled(cell, document.shapes, told)
 
-    def write(self, path: Path, archive: Archive) -> None:
+    def layouts(self, archive: Archive) -> dict[str, Sequence[Stored]]:
+        """Return how weights are stored: one a gate, unless another file of MXNet had them otherwise."""
+        return {**gates_apart(archive), **remembered(archive, self.name)}
+
+    def write(self, path: Path, archive: Archive, accepted: Accepted) -> None:
         """Write arrays and, if there is one, the symbol; see `Format.write`."""
         lost = [name for name in archive.files if name != SYMBOL]
         if lost:
             raise WeightFormatError(f"an MXNet checkpoint has no place for the file {lost[0]!r}")
-        arrays = spelled_as_stored(archive, _told_by_symbol(archive.files))
+        arrays_of(archive)  # no name may mean two things
+        arrays = tensors_of(archive, self.layouts(archive), "an MXNet checkpoint", accepted)
         if archive.notes.get(NAMES) != "bare":
             states = {name: array for name, array in arrays.items() if name.startswith(AUXILIARY)}
             arrays = {ARGUMENT + name: array for name, array in arrays.items() if name not in states} | states
@@ -106,7 +118,7 @@ def read_params(path: Path) -> tuple[dict[str, Array], dict[str, Array]]:
     return kinds[ARGUMENT], kinds[AUXILIARY]
 
 
-def write_both(path: Path, arrays: Mapping[str, Array], symbol: Path, content: bytes | None) -> None:
+def write_both(path: Path, arrays: Mapping[str, Array | Composed], symbol: Path, content: bytes | None) -> None:
     """Write arrays and, unless its content is None, the symbol's file; where one cannot be written, neither is."""
     if content is None:
         write_ndarrays(path, list(arrays), list(arrays.values()))
@@ -119,8 +131,11 @@ def write_both(path: Path, arrays: Mapping[str, Array], symbol: Path, content: b
         write_ndarrays(path, list(arrays), list(arrays.values()))
 
 
-def _told_by_symbol(files: Mapping[str, bytes]) -> Sequence[Found]:
+def _told_by_symbol(files: Mapping[str, bytes]) -> Told:
+    """Return what a symbol says of all weights together."""
     try:
-        return parts_of_symbol(files[SYMBOL]) if SYMBOL in files else ()
+        drawn = parts_of_symbol(files[SYMBOL])
     except UnsupportedError:  # it has cells of the user's own alone, of which it tells nothing
-        return ()
+        drawn = []
+    orders = {prefix: order for each in drawn for prefix, order in each.gate_order.items()}
+    return Told(orders, {old: new for each in drawn for old, new in each.renames.items()})

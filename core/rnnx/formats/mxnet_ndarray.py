@@ -39,6 +39,8 @@ import numpy as np
 
 from rnnx.atomic import replace_file
 from rnnx.errors import UnsupportedError, WeightFormatError
+from rnnx.weights.mapped import release
+from rnnx.weights.stored import Composed, pieces_of
 
 __all__ = ["looks_like_ndarrays", "read_ndarrays", "write_ndarrays"]
 
@@ -123,7 +125,7 @@ def read_ndarrays(path: str | os.PathLike[str]) -> tuple[list[str], list[_Array]
     return names, [_view(cursor.data, record, label) for record, label in zip(records, labels, strict=True)]
 
 
-def write_ndarrays(path: str | os.PathLike[str], names: Collection[str], arrays: Collection[_Array]) -> None:
+def write_ndarrays(path: str | os.PathLike[str], names: Collection[str], arrays: Collection[_Array | Composed]) -> None:
     """Write the file that ``mx.nd.save`` of MXNet 1.9.1 writes for the same arrays, byte for byte, whole or not at all.
 
     Parameters
@@ -132,7 +134,7 @@ def write_ndarrays(path: str | os.PathLike[str], names: Collection[str], arrays:
         The file to create or replace.
     names : collection of str
         One for each array, in order; empty for a list without names.
-    arrays : collection of numpy.ndarray
+    arrays : collection of numpy.ndarray or Composed
         Of one dimension or more, of any byte order and memory layout.
 
     Raises
@@ -361,7 +363,7 @@ def _encode(names: Collection[str], arrays: int) -> list[bytes]:
         raise WeightFormatError(f"name {error.object!r} cannot be stored as UTF-8: {error.reason}") from error
 
 
-def _check_writable(label: str, array: _Array) -> None:
+def _check_writable(label: str, array: _Array | Composed) -> None:
     if not 1 <= array.ndim <= _MAX_NDIM:
         raise UnsupportedError(
             f"{label} has {array.ndim} dimensions, and MXNet 1.9.1 loads 1 to {_MAX_NDIM}; reshape it, e.g. to (1,)"
@@ -373,11 +375,13 @@ def _check_writable(label: str, array: _Array) -> None:
         )
 
 
-def _write_record(file: BinaryIO, array: _Array) -> None:
+def _write_record(file: BinaryIO, array: _Array | Composed) -> None:
     name = array.dtype.name
     file.write(_U32.pack(_V2) + _I32.pack(_DENSE) + _I32.pack(array.ndim))
     file.write(struct.pack(f"<{array.ndim}q", *array.shape))
     file.write(_CONTEXT.pack(*_CPU) + _I32.pack(_WRITABLE[name]))
-    # ml_dtypes' bfloat16 has no buffer protocol; its bits do.
-    bits = array.view(np.uint16) if name == "bfloat16" else array
-    file.write(np.ascontiguousarray(bits, dtype=_stored_dtype(name)).data)
+    for piece in pieces_of(array):
+        # ml_dtypes' bfloat16 has no buffer protocol; its bits do.
+        bits = piece.view(np.uint16) if name == "bfloat16" else piece
+        file.write(np.ascontiguousarray(bits, dtype=_stored_dtype(name)).data)
+        release(piece)

@@ -20,10 +20,11 @@ from rnnx.formats.mxnet_flow import MAX_REACH, Flow, Value
 from rnnx.formats.mxnet_fused import Fused, fused_of
 from rnnx.formats.mxnet_graph import Graph
 from rnnx.formats.mxnet_steps import Chain, chains_of
-from rnnx.found import Found, name_of, renamed_apart, stack_of
+from rnnx.found import name_of, renamed_apart, stack_of
 from rnnx.spec import GATES, CellSpec
+from rnnx.spelling import Told
 
-__all__ = ["parts_of_symbol"]
+__all__ = ["Drawn", "parts_of_symbol"]
 
 _RECURRENT_WEIGHT = re.compile(r"(?s).*h2h(_[a-z])?_weight")
 
@@ -33,7 +34,16 @@ _JOINING = re.compile(r"(?s)(?!concat\d+\Z)(.*)(?:out|t\d+)")
 _GATES = {"LSTMCell": GATES["lstm"], "GRUCell": GATES["gru"], "RNNCell": GATES["rnn_tanh"]}
 
 
-def parts_of_symbol(symbol: bytes) -> list[Found]:
+@dataclasses.dataclass(frozen=True)
+class Drawn(Told):
+    """A recurrent part as a symbol draws it: see `rnnx.found.Found`, and `rnnx.spelling.Told` for its weights."""
+
+    name: str = dataclasses.field(kw_only=True)
+    spec: CellSpec = dataclasses.field(kw_only=True)
+    evidence: tuple[str, ...] = dataclasses.field(kw_only=True)
+
+
+def parts_of_symbol(symbol: bytes) -> list[Drawn]:
     """Return the recurrent parts of a network, in the order in which they run.
 
     A part is a cell, or several of which each reads what the one before it makes; where one's output goes to several
@@ -91,8 +101,8 @@ def _unknown_cells(graph: Graph, chains: Sequence[Chain]) -> list[str]:
     return list(strange.values())
 
 
-def _once(parts: Sequence[Found]) -> list[Found]:
-    kept: list[Found] = []
+def _once(parts: Sequence[Drawn]) -> list[Drawn]:
+    kept: list[Drawn] = []
     seen = set()
     for part in parts:
         key = part.spec, tuple(part.gate_order.items())
@@ -102,7 +112,7 @@ def _once(parts: Sequence[Found]) -> list[Found]:
     return kept
 
 
-def _parts(flow: Flow, fused: Mapping[int, Fused]) -> Iterator[Found]:
+def _parts(flow: Flow, fused: Mapping[int, Fused]) -> Iterator[Drawn]:
     cells = [seq for seq, made in enumerate(flow.seqs) if made.is_cell and flow.holds(seq)]
     inner = {
         layer
@@ -149,12 +159,12 @@ class _Description:
         self._gate_order: dict[str, tuple[str, ...]] = {}
         self._renames: dict[str, str] = {}
 
-    def part(self, stack: Sequence[int]) -> Found:
+    def part(self, stack: Sequence[int]) -> Drawn:
         spec = stack_of([self._layer(seq) for seq in stack])
         under = self._flow.below(Value(stack[0]))
         if under is not None and self._flow.seqs[under.seq].kind == "reverse":
             self._evidence.append("it reads its inputs from last to first: reverse them, and its outputs")
-        return Found(name_of(spec), spec, tuple(self._evidence), self._gate_order, self._renames)
+        return Drawn(self._gate_order, self._renames, name=name_of(spec), spec=spec, evidence=tuple(self._evidence))
 
     def _layer(self, seq: int) -> CellSpec:
         made = self._flow.seqs[seq]

@@ -15,4 +15,10 @@ def rnnx_formats() -> Sequence[FormatInfo]:
     return [
         FormatInfo("mxnet", "rnnx.formats.mxnet:MXNetFormat"),
         FormatInfo("rnnx", "rnnx.formats.portable:PortableFormat"),
+        FormatInfo("torch", "rnnx.formats.torch:TorchFormat"),
+        FormatInfo("onnx", "rnnx.formats.onnx:OnnxFormat"),
+        FormatInfo("flax", "rnnx.formats.flax:FlaxFormat"),
+        FormatInfo("cudnn", "rnnx.formats.cudnn:CudnnFormat"),
+        FormatInfo("keras", "rnnx.formats.keras:KerasFormat"),
+        FormatInfo("tf1", "rnnx.formats.tf1:TF1Format"),
     ]

@@ -13,13 +13,16 @@ from pathlib import Path
 
 import numpy as np
 
-from rnnx.archive import Archive, Document, Format
-from rnnx.assembly import arrays_of
+from rnnx.archive import Accepted, Archive, Document, Format
+from rnnx.assembly import arrays_of, gates_apart
+from rnnx.cells import BaseRNNCell
 from rnnx.errors import WeightFormatError
 from rnnx.found import Assumptions, Found
 from rnnx.spec import CellSpec
+from rnnx.spelling import found_as, spelled
 from rnnx.weights.portable import looks_portable, read_portable, write_portable
 from rnnx.weights.safetensors import json_object
+from rnnx.weights.stored import Stored
 
 __all__ = ["PortableFormat"]
 
@@ -38,7 +41,7 @@ class PortableFormat(Format):
 
     def recognises(self, path: Path, head: bytes) -> bool:
         """Say whether the header names the format."""
-        return looks_portable(head)
+        return looks_portable(path, head)
 
     def read(self, path: Path) -> Document:
         """Read a portable file; see `Format.read`."""
@@ -52,18 +55,27 @@ class PortableFormat(Format):
 
     def find(self, document: Document, assume: Assumptions) -> Sequence[Found]:
         """Return the parts that the metadata describes."""
+        shapes = document.shapes
         return [
-            Found(name, CellSpec.from_dict(node), ("the cell tree is written in the file",))
+            found_as(name, CellSpec.from_dict(node), ("the cell tree is written in the file",), shapes)
             for name, node in json_object(document.notes[PARTS], f"metadata {PARTS!r}").items()
         ]
 
-    def write(self, path: Path, archive: Archive) -> None:
+    def spelled(self, document: Document, cell: BaseRNNCell) -> tuple[int, Sequence[Stored]]:
+        """Return how the weights stand in the file; see `Format.spelled`."""
+        return spelled(cell, document.shapes)
+
+    def layouts(self, archive: Archive) -> dict[str, Sequence[Stored]]:
+        """Return how weights are stored: one a gate."""
+        return gates_apart(archive)
+
+    def write(self, path: Path, archive: Archive, accepted: Accepted) -> None:
         """Write a portable file; see `Format.write`."""
         tensors = arrays_of(archive)
         for name in tensors:
             if name.startswith(FILE):
                 raise WeightFormatError(f"array {name!r} is called as a file within the portable file is: rename it")
         tensors.update({FILE + name: np.frombuffer(data, np.uint8) for name, data in archive.files.items()})
-        parts = {name: part.cell.spec.to_dict() for name, part in archive.parts.items()}
+        parts = {name: part.spec.to_dict() for name, part in archive.parts.items()}
         notes = {key: value for key, value in archive.notes.items() if key != PARTS}
         write_portable(path, tensors, {PARTS: json.dumps(parts), "notes": json.dumps(notes)})

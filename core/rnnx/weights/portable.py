@@ -22,19 +22,27 @@ from typing import Any
 import numpy.typing as npt
 
 from rnnx.errors import WeightFormatError
-from rnnx.weights.safetensors import bits, check_writable, read_tensors, write_tensors
+from rnnx.weights.mapped import release
+from rnnx.weights.safetensors import bits, check_writable, read_metadata, read_tensors, write_tensors
 
 __all__ = ["FORMAT", "FORMAT_VERSION", "looks_portable", "read_portable", "write_portable"]
 
 FORMAT = "rnnx"
 FORMAT_VERSION = "1"
 
+#: Metadata that no other safetensors file has.
+_OWN_KEYS = frozenset({"format_version", "digest"})
+
 Array = npt.NDArray[Any]
 
 
-def looks_portable(head: bytes) -> bool:
-    """Say whether a file that starts so is a safetensors file: a length, and a JSON object."""
-    return head[8:9] == b"{"
+def looks_portable(path: Path, head: bytes) -> bool:
+    """Say whether a file is a safetensors file, a length and a JSON object, with metadata that only this format has.
+
+    One key is enough: a file that was damaged in another is still ours, and is refused as such.
+    """
+    metadata = read_metadata(path) or {} if head[8:9] == b"{" else {}
+    return metadata.get("format") == FORMAT or not _OWN_KEYS.isdisjoint(metadata)
 
 
 def read_portable(path: Path) -> tuple[dict[str, Array], dict[str, str]]:
@@ -77,4 +85,5 @@ def _digest(arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> str:
     for name, array in sorted(arrays.items()):
         found.update(json.dumps([name, array.dtype.name, array.shape]).encode())
         found.update(bits(array).data)
+        release(array)
     return f"sha256:{found.hexdigest()}"

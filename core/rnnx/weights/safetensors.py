@@ -28,8 +28,10 @@ import numpy.typing as npt
 
 from rnnx.atomic import replace_file
 from rnnx.errors import WeightFormatError
+from rnnx.weights.mapped import release
+from rnnx.weights.stored import Composed, pieces_of
 
-__all__ = ["bits", "check_writable", "json_object", "read_tensors", "write_tensors"]
+__all__ = ["bits", "check_writable", "json_object", "read_metadata", "read_tensors", "write_tensors"]
 
 Array = npt.NDArray[Any]
 
@@ -100,7 +102,21 @@ def read_tensors(path: Path) -> tuple[dict[str, Array], dict[str, str]]:
         raise WeightFormatError(f"{path} cannot be read as a safetensors file: {error}") from error
 
 
-def write_tensors(path: Path, arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> None:
+def read_metadata(path: Path) -> dict[str, str] | None:
+    """Return the metadata of a safetensors file without its tensors; None if it is none, or damaged."""
+    with path.open("rb") as file:
+        head = file.read(_LENGTH.size)
+        length = _LENGTH.unpack(head)[0] if len(head) == _LENGTH.size else 0
+        if not 2 <= length <= min(_MAX_HEADER, os.fstat(file.fileno()).st_size):
+            return None
+        text = file.read(length)
+    try:
+        return _metadata(json_object(text.decode(), "the header").get(_METADATA, {}))
+    except (UnicodeDecodeError, WeightFormatError):
+        return None
+
+
+def write_tensors(path: Path, arrays: Mapping[str, Array | Composed], metadata: Mapping[str, str]) -> None:
     """Write arrays and metadata, whole or not at all.
 
     Raises
@@ -115,20 +131,22 @@ def write_tensors(path: Path, arrays: Mapping[str, Array], metadata: Mapping[str
     with replace_file(path) as file:
         file.write(_LENGTH.pack(len(header)) + header)
         for name in order:
-            file.write(bits(arrays[name]).data)
+            for piece in pieces_of(arrays[name]):
+                file.write(bits(piece).data)
+                release(piece)
 
 
-def check_writable(arrays: Mapping[str, Array]) -> None:
+def check_writable(arrays: Mapping[str, Array | Composed]) -> None:
     """Raise `WeightFormatError` for an array that a file cannot hold, and say why."""
     for name, array in arrays.items():
         if array.dtype.name not in _NAMES:
             raise WeightFormatError(
-                f"{name!r} has dtype {array.dtype}, which the portable file cannot hold; it holds {', '.join(_NAMES)}"
+                f"{name!r} has dtype {array.dtype}, which a safetensors file cannot hold; it holds {', '.join(_NAMES)}"
             )
         if array.ndim > _MAX_NDIM:
-            raise WeightFormatError(f"{name!r} has {array.ndim} dimensions; the portable file holds up to {_MAX_NDIM}")
+            raise WeightFormatError(f"{name!r} has {array.ndim} dimensions; a safetensors file holds up to {_MAX_NDIM}")
         if name == _METADATA:
-            raise WeightFormatError(f"no array can be called {name!r} in the portable file: rename it")
+            raise WeightFormatError(f"no array can be called {name!r} in a safetensors file: rename it")
 
 
 def json_object(text: str, what: str) -> dict[str, Any]:
@@ -256,7 +274,7 @@ def _bfloat16(name: str) -> np.dtype[Any]:
 # -- writing ----------------------------------------------------------------------------------------------------------
 
 
-def _encoded(arrays: Mapping[str, Array], order: Sequence[str], metadata: Mapping[str, str]) -> bytes:
+def _encoded(arrays: Mapping[str, Array | Composed], order: Sequence[str], metadata: Mapping[str, str]) -> bytes:
     """Return the header of arrays that are to stand in that order, padded with spaces."""
     header: dict[str, Any] = {_METADATA: dict(sorted(metadata.items()))}
     end = 0
