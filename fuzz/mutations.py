@@ -45,7 +45,8 @@ def mutated(sample: Sample, others: Sequence[Sample], rng: random.Random) -> tup
     if len(names) > 1 and rng.random() < 0.05:
         name = rng.choice(names)
         return sample.lacking(name), f"{name}: left out"
-    name = rng.choice(names)
+    told_apart = [each for each in names if structure.known(sample.files[each])] if len(names) > 1 else []
+    name = rng.choice(told_apart if told_apart and rng.random() < 0.6 else names)
     content, told = sample.files[name], []
     if rng.random() < 0.75:
         content, what = structure.changed(content, rng, damaged)
@@ -109,8 +110,8 @@ def _number_set(content: bytes, rng: random.Random) -> bytes:
     if rng.random() < 0.7:  # most numbers in files are aligned
         place -= place % min(size, 4)
     number = rng.choice(EXTREMES) % (1 << 8 * size)
-    order = "little" if rng.random() < 0.8 else "big"
-    return content[:place] + number.to_bytes(size, order) + content[place + size :]
+    data = number.to_bytes(size, "little") if rng.random() < 0.8 else number.to_bytes(size, "big")
+    return content[:place] + data + content[place + size :]
 
 
 def _float_set(content: bytes, rng: random.Random) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import struct
 from collections.abc import Iterator, Mapping, Sequence
@@ -75,7 +76,7 @@ def _weights_of(symbol: bytes) -> dict[str, np.ndarray[Any, Any]]:
     try:
         parts = parts_of_symbol(symbol)
     except RNNXError:  # symbols of cells that rnnx lacks are read too, and refused
-        parts = ()
+        parts = []
     for part in parts:
         stored = {new: old for old, new in part.renames.items()}
         cell = _initialized(part.spec)
@@ -87,10 +88,9 @@ def _initialized(spec: Any) -> BaseRNNCell:
     """Return a cell with weights, for inputs of a width that it takes."""
     for width in (3, 4, 8, 16, 5, 6, 2, 1):
         cell = BaseRNNCell.from_spec(spec)
-        try:
-            return cell.initialize(width, backend="numpy", dtype="float32", seed=0) or cell
-        except RNNXError:  # what is added to its own inputs is as wide as they are
-            continue
+        with contextlib.suppress(RNNXError):  # what is added to its own inputs is as wide as they are
+            cell.initialize(width, backend="numpy", dtype="float32", seed=0)
+            return cell
     return BaseRNNCell.from_spec(spec)
 
 

@@ -14,7 +14,7 @@ import structure_protobuf
 import structure_tables
 import structure_trees
 
-__all__ = ["changed"]
+__all__ = ["changed", "known"]
 
 Damage = Callable[[bytes, random.Random], bytes]
 
@@ -29,6 +29,11 @@ _KINDS: tuple[tuple[str, Callable[[bytes], bool], Callable[[bytes, random.Random
     ("msgpack", structure_trees.is_msgpack, structure_trees.changed_msgpack),
     ("ONNX", structure_protobuf.is_model, structure_protobuf.changed_model),
 )
+
+
+def known(content: bytes) -> bool:
+    """Say whether a file is of a kind whose content can be changed."""
+    return any(told(content) for _, told, _ in _KINDS)
 
 
 def changed(content: bytes, rng: random.Random, damage: Damage) -> tuple[bytes, str]:

@@ -136,7 +136,7 @@ def _operations(content: bytes, start: int) -> list[bytes]:
         return []
     pickle = content[start:]
     try:
-        places = [place for _, _, place in pickletools.genops(pickle)]
+        places = [place or 0 for _, _, place in pickletools.genops(pickle)]
     except (ValueError, UnicodeDecodeError, IndexError, struct.error):
         return []
     end = places[-1] + 1  # of STOP, which has no argument

@@ -49,13 +49,18 @@ def changed_table(content: bytes, rng: random.Random, damage: Damage) -> bytes:
 
 
 def _other_message(value: bytes, rng: random.Random, damage: Damage) -> bytes:
-    """Return a message with one of its numbers, or a byte, changed; the fields stay where they are."""
+    """Return a message with one of its numbers, a byte or the order of its fields changed."""
     fields = _fields(value)
     if not fields or rng.random() < 0.3:
         return damage(value, rng)
     place = rng.randrange(len(fields))
     tag, payload = fields[place]
-    if tag & 7 == 0:
+    kind = rng.random()
+    if kind < 0.15:
+        rng.shuffle(fields)
+    elif kind < 0.25:
+        fields[place : place + 1] = rng.choice(([], [(tag, payload)] * 2))
+    elif tag & 7 == 0:
         number = rng.choice((0, 1, 2, 3, 7, 14, 19, 23, 100, 2**31 - 1, 2**31, 2**32, 2**40, 2**63 - 1, 2**64 - 1))
         fields[place] = tag, _varint(number)
     elif tag & 7 == 2:

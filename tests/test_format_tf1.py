@@ -19,7 +19,7 @@ import networks
 import rnnx
 from networks import assert_all_close, batch_major, randomized, same_bits, sequential
 from rnnx.archive import Accepted, Archive, Part
-from rnnx.errors import RNNXError, UnsupportedError, WeightFormatError
+from rnnx.errors import RNNXError, ShapeError, UnsupportedError, WeightFormatError
 from rnnx.files import read_archive
 from rnnx.formats import tf1_files, tf1_index
 from rnnx.formats.tf1 import TF1Format
@@ -437,6 +437,8 @@ def test_the_constant_is_a_bias_of_its_own(models):
 def test_the_constant_must_be_given(models):
     with pytest.raises(WeightFormatError, match=r"model.ckpt: part 'rnn' .*forget_bias=1.0 .* or forget_bias=0.0"):
         rnnx.load(models("stack")[0])
+    with pytest.raises(ShapeError, match="forget_bias is nan, expected a finite number"):
+        rnnx.load(models("stack")[0], forget_bias=float("nan"))
 
 
 def test_a_constant_stays_one_under_other_names(models, tmp_path):
@@ -1017,7 +1019,7 @@ def test_an_index_made_by_hand(tmp_path):
 
 #: Indices that TensorFlow itself ends the process over, or reads what is not there, or makes other errors of.
 HOSTILE = {
-    "no record": (of((b"a", b"\xff\xff\xff")), "the record of b'a' is no BundleEntryProto"),
+    "no record": (of((b"a", b"\xff\xff\xff")), "the record of 'a' is no BundleEntryProto"),
     "a negative size": (of((b"a", entry(shape=(-5,)))), r"variable 'a' has the shape \[-5\], which no tensor has"),
     "too many elements": (of((b"a", entry(shape=(1 << 40,) * 2))), "which no tensor has"),
     "too many dimensions": (of((b"a", entry(shape=(1,) * 300))), "which no tensor has"),

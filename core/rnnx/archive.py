@@ -76,6 +76,11 @@ class Part:
         return part
 
     @property
+    def is_described(self) -> bool:
+        """Whether the tree is known by its description, and not the user's own."""
+        return self._spec is not None
+
+    @property
     def spec(self) -> CellSpec:
         """The description of the tree; `UnsupportedError` if it is the user's own and has none."""
         return self._spec or self.tree().spec

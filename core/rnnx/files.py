@@ -154,6 +154,7 @@ def convert(
     dtype: str | None = None,
     merge_biases: bool = False,
     drop_files: bool = False,
+    weights_only: bool = False,
 ) -> Archive:
     """Write what one file holds to another, of the same or another format, and return what was written.
 
@@ -180,6 +181,8 @@ def convert(
     drop_files : bool
         Leave out what stands beside the arrays, such as MXNet's symbol file, which cannot be rewritten and describes
         the network as it was.
+    weights_only : bool
+        Leave out residual connections, dropout and zoneout, where the weights are for a program that has them in code.
 
     Raises
     ------
@@ -189,7 +192,9 @@ def convert(
         If a part has no fused form, or the target has nothing that computes the same.
     """
     archive = read_archive(src, cell, Assumptions(activation, forget_bias), from_)
-    conversion = converted(archive, src, dst, to, Changes(select, prefix, fuse, unfuse, dtype, drop_files))
+    conversion = converted(
+        archive, src, dst, to, Changes(select, prefix, fuse, unfuse, dtype, drop_files, weights_only)
+    )
     conversion.write(Accepted(merge_biases))
     return conversion.content
 

@@ -13,7 +13,7 @@ from typing import Any
 from rnnx.errors import UnsupportedError
 from rnnx.spec import CellSpec
 
-__all__ = ["all_unfused", "fused_spec", "layers_of", "unfused_spec"]
+__all__ = ["all_unfused", "fused_spec", "layers_of", "unfused_spec", "without_modifiers"]
 
 #: The prefix of a layer's cell: the fused cell's own, the direction, the layer's number.
 _LAYER = re.compile(r"(?s)(.*)([lr])(\d+)_")
@@ -66,6 +66,15 @@ def all_unfused(spec: CellSpec) -> CellSpec:
 def layers_of(spec: CellSpec) -> list[CellSpec]:
     """Return what runs one after the other, as cells that are neither fused nor stacks: the bottom one first."""
     return list(_flattened(all_unfused(spec)))
+
+
+def without_modifiers(spec: CellSpec) -> CellSpec:
+    """Return the tree of the same weights without dropout, zoneout and residual connections."""
+    if spec.kind in ("ResidualCell", "ZoneoutCell"):
+        return without_modifiers(spec.children[0])
+    fields = {key: 0.0 if key == "dropout" else value for key, value in spec.fields.items()}
+    inside = tuple(without_modifiers(child) for child in spec.children if child.kind != "DropoutCell")
+    return CellSpec(spec.kind, fields, inside)
 
 
 def _unfused_layer(fields: Any, layer: int) -> CellSpec:

@@ -10,7 +10,7 @@ from rnnx.cells import placement
 from rnnx.cells.arguments import FLOATING
 from rnnx.errors import UnsupportedError, WeightFormatError
 from rnnx.found import name_of
-from rnnx.fusion import all_unfused, fused_spec
+from rnnx.fusion import all_unfused, fused_spec, without_modifiers
 from rnnx.remembering import forgotten
 from rnnx.spec import CellSpec
 
@@ -33,6 +33,7 @@ class Changes:
     unfuse: bool = False
     dtype: str | None = None
     drop_files: bool = False
+    weights_only: bool = False
 
     def __post_init__(self) -> None:
         if self.fuse and self.unfuse:
@@ -43,7 +44,7 @@ class Changes:
     @property
     def of_trees(self) -> bool:
         """Whether trees, or the names of their weights, are asked for that may be others than those read."""
-        return self.fuse or self.unfuse or self.prefix is not None
+        return self.fuse or self.unfuse or self.weights_only or self.prefix is not None
 
 
 def changed(archive: Archive, changes: Changes, source: object) -> Archive:
@@ -79,6 +80,8 @@ def _changed(part: Part, changes: Changes) -> Part:
     if not changes.of_trees and changes.dtype is None:
         return part
     spec, weights, prefix = part.spec, part.weights, changes.prefix
+    if changes.weights_only:
+        spec = without_modifiers(spec)
     if changes.fuse or changes.unfuse:
         spec = fused_spec(spec) if changes.fuse else all_unfused(spec)
     if prefix is not None:

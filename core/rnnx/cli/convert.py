@@ -41,6 +41,7 @@ __all__ = ["convert"]
 @click.option("--dtype", type=click.Choice(FLOATING), help="Dtype of the recurrent weights.")
 @click.option("--merge-biases", is_flag=True, help="Add the two biases of a gate where DST has one.")
 @click.option("--drop-files", is_flag=True, help="Leave out what stands beside the arrays, as MXNet's symbol file.")
+@click.option("--weights-only", is_flag=True, help="Leave out residual connections, dropout and zoneout.")
 @click.option("--dry-run", is_flag=True, help="Write nothing: show which tensors would be made of which.")
 @click.option("--verify", is_flag=True, help="Read DST again, run both networks, and compare.")
 @json_option

@@ -248,7 +248,7 @@ def _unzipped(path: Path, data: memoryview) -> dict[str, memoryview]:
     """Return what the files of an archive hold, in order; views of it where they are not compressed."""
     try:
         with zipfile.ZipFile(path) as archive:
-            entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+            entries = [entry for entry in archive.infolist() if not entry.filename.endswith("/")]
             _check_entries(entries, len(data))
             return {entry.filename: _content(archive, entry, data) for entry in entries}
     except (zipfile.BadZipFile, zlib.error, RuntimeError, ValueError, EOFError, struct.error) as error:

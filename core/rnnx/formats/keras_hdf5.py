@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rnnx.errors import RNNXError, WeightFormatError
+from rnnx.formats.keras_texts import texts_of
 from rnnx.optional import required
 from rnnx.weights.mapped import release
 from rnnx.weights.stored import Composed
@@ -40,9 +41,6 @@ MOST = 1 << 28
 
 #: Deepest group; nested models of real networks are a few deep.
 _MAX_DEPTH = 64
-
-#: Most texts of one attribute: more do not fit an object's header, and Keras spreads them over several attributes.
-_MAX_TEXTS = 4096
 
 #: NumPy's name of what HDF5 holds, of numbers that arrays are made of.
 _NUMBERS = frozenset(
@@ -254,29 +252,28 @@ class _Walk:
             what = f"attribute {name!r} of {path!r}"
             if not isinstance(name, str):
                 raise WeightFormatError(f"{what} has a name that is not UTF-8")
-            own[name] = self._attribute(what, found.attrs, name)
+            own[name] = self._attribute(what, found, name)
         return own
 
-    def _attribute(self, what: str, attributes: Any, name: str) -> Attribute:
+    def _attribute(self, what: str, owner: Any, name: str) -> Attribute:
         """Return an attribute in plain words, once its size is known to be no more than a file's share."""
-        described = attributes.get_id(name)
+        described = owner.attrs.get_id(name)
         shape, dtype, text = described.shape, described.dtype, self._h5py.check_string_dtype(described.dtype)
         if shape is None or (text is None and dtype.name not in _NUMBERS):
             raise WeightFormatError(f"{what} is neither text nor numbers, but {dtype}")
-        if math.prod(shape) > _MAX_TEXTS and text is not None:
-            raise WeightFormatError(f"{what} has {math.prod(shape)} texts, more than the {_MAX_TEXTS} that are read")
         self._spend(math.prod(shape) * dtype.itemsize, what)
-        value = attributes[name]
         if text is None:
-            array = np.asarray(value)
+            array = np.asarray(owner.attrs[name])
             return {"dtype": array.dtype.str, "shape": list(array.shape), "hex": array.tobytes().hex()}
         if len(shape) > 1:
             raise WeightFormatError(f"{what} has shape {shape}; expected one text or a list")
-        texts = list(value) if shape else [value]
+        if text.length is not None:
+            plain = [bytes(each).decode("latin-1") for each in np.asarray(owner.attrs[name]).reshape(-1).tolist()]
+            return {"bytes": plain if shape else plain[0]}
+        header = self._h5py.h5o.get_info(owner.id).addr
+        texts = texts_of(self._data, header, name, math.prod(shape), self._left)
         self._spend(sum(map(len, texts)), what)
-        kind = "bytes" if text.length is not None else "text"
-        plain = [each.decode("latin-1") if isinstance(each, bytes) else each for each in texts]
-        return {kind: plain if shape else plain[0]}
+        return {"text": texts if shape else texts[0]}
 
 
 def _value(h5py: Any, attribute: Mapping[str, Any]) -> Any:

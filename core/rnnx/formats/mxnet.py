@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rnnx.archive import Accepted, Archive, Array, Document, Format
+from rnnx.archive import Accepted, Archive, Array, Document, Format, Part
 from rnnx.assembly import arrays_of, gates_apart, tensors_of
 from rnnx.atomic import replace_file
 from rnnx.cells import BaseRNNCell
@@ -20,7 +20,7 @@ from rnnx.errors import UnsupportedError, WeightFormatError
 from rnnx.formats.mxnet_gluon import parts_of_file, told_by_keys
 from rnnx.formats.mxnet_ndarray import looks_like_ndarrays, read_ndarrays, write_ndarrays
 from rnnx.formats.mxnet_symbol import parts_of_symbol
-from rnnx.found import Assumptions, Found
+from rnnx.found import Assumptions, Found, name_of
 from rnnx.remembering import remembered
 from rnnx.spelling import Told, found_as, spelled
 from rnnx.weights.stored import Composed, Stored
@@ -76,6 +76,8 @@ class MXNetFormat(Format):
 
     def layouts(self, archive: Archive) -> dict[str, Sequence[Stored]]:
         """Return how weights are stored: one a gate, unless another file of MXNet had them otherwise."""
+        for name, part in archive.parts.items():
+            _refuse_untold(name, part, SYMBOL in archive.files)
         return {**gates_apart(archive), **remembered(archive, self.name)}
 
     def write(self, path: Path, archive: Archive, accepted: Accepted) -> None:
@@ -129,6 +131,21 @@ def write_both(path: Path, arrays: Mapping[str, Array | Composed], symbol: Path,
         file.flush()
         os.fsync(file.fileno())
         write_ndarrays(path, list(arrays), list(arrays.values()))
+
+
+def _refuse_untold(name: str, part: Part, has_symbol: bool) -> None:
+    """Refuse what no cell of MXNet computes, and what is told by a symbol alone unless there is one."""
+    for cell in part.spec.walk() if part.is_described else ():
+        if not cell.fields.get("reset_after", True):
+            raise UnsupportedError(
+                f"the GRUCell {cell.fields['prefix']!r} resets before the recurrent product (reset_after=False), and "
+                "MXNet's after it: write the portable file, Keras or ONNX instead"
+            )
+        if cell.kind == "ResidualCell" and not has_symbol:
+            raise UnsupportedError(
+                f"part {name!r} has a ResidualCell around {name_of(cell)!r}, which a checkpoint without a symbol file "
+                "does not tell: weights_only=True (--weights-only) writes the weights alone, for code that has the rest"
+            )
 
 
 def _told_by_symbol(files: Mapping[str, bytes]) -> Told:

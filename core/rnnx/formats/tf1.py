@@ -19,6 +19,7 @@ import numpy as np
 
 from rnnx.archive import Accepted, Archive, Array, Document, Format
 from rnnx.assembly import tensors_of
+from rnnx.checks import finite
 from rnnx.errors import WeightFormatError
 from rnnx.formats.tf1_files import read_graph, read_variables, recognised, stem_of, write_checkpoint
 from rnnx.formats.tf1_names import CONSTANT, Cell, form_named, tensors_of_cell
@@ -65,9 +66,10 @@ class TF1Format(Format):
         assert isinstance(notes, dict), "as `read` made it"
         for part in found:
             for stored in filter(_is_constant, part.stored):
+                constant = finite("forget_bias", assume.forget_bias_of(part.name))
                 dtype = arrays[part.stored[0].name].dtype
-                arrays[stored.name] = np.broadcast_to(np.array(assume.forget_bias, dtype), stored.shape)
-                notes[FORGET_BIAS] = repr(assume.forget_bias)
+                arrays[stored.name] = np.broadcast_to(np.array(constant, dtype), stored.shape)
+                notes[FORGET_BIAS] = repr(constant)
         return found
 
     def layouts(self, archive: Archive) -> dict[str, Sequence[Stored]]:

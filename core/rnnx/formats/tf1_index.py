@@ -87,7 +87,7 @@ def read_index(path: Path) -> Index:
     variables: dict[bytes, Any] = {}
     slices: dict[bytes, Any] = {}
     for key, content in records:
-        entry = _parsed(messages.BundleEntryProto, content, f"{path.name}: the record of {key!r}")
+        entry = _parsed(messages.BundleEntryProto, content, f"{path.name}: the record of {_shown(key)}")
         _check_shape(key, entry)
         (slices if key.startswith(_SLICE) else variables)[key] = entry
     _check_slices(variables, slices, path.name)
