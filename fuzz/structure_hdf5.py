@@ -18,7 +18,8 @@ Damage = Callable[[bytes, random.Random], bytes]
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 #: Shapes of datasets; the large ones have no data in the file.
-_SHAPES = ((), (0,), (1,), (3,), (8,), (2, 8), (3, 8), (0, 8), (8, 3), (1, 1, 1), (2**20, 64), (2**31, 2**20), (2**40,))
+_SHAPES = ((), (0,), (1,), (3,), (8,), (2, 8), (3, 8), (0, 8), (8, 3), (1, 1, 1), (1000, 1000), (2**16, 60),
+           (2**20, 64), (2**31, 2**20), (2**40,))  # fmt: skip
 
 _DTYPES = ("float32", "float64", "float16", "int32", "uint8", "bool", "S3", "complex64", ">f4", "text", "fields", "ref")
 

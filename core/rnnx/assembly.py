@@ -73,10 +73,12 @@ def fitted(found: Sequence[Found], cell: BaseRNNCell) -> Found:
     WeightFormatError
         If the tree has other cells than the parts have.
     """
+    if not found:
+        raise WeightFormatError("no recurrent weights were found, of which the cell given could have its own")
     theirs = [leaf for each in found for leaf in plain_leaves(BaseRNNCell.from_spec(each.spec))]
     mine = list(plain_leaves(cell))
     if len(theirs) != len(mine):
-        names = ", ".join(repr(each.name) for each in found) or "none"
+        names = ", ".join(repr(each.name) for each in found)
         raise WeightFormatError(
             f"the cell given has {len(mine)} plain cells with weights, and the parts {names} have {len(theirs)}: give "
             "select= for one of them, or another tree"

@@ -102,7 +102,7 @@ def plain_leaves(cell: BaseRNNCell) -> Iterator[Node]:
     """Yield the cells of a tree that have weights, in order, with fused ones unfused."""
     for leaf in cell.leaves():
         if isinstance(leaf, FusedRNNCell):
-            yield from BaseRNNCell.from_spec(unfused_spec(leaf.spec)).leaves()
+            yield from plain_leaves(BaseRNNCell.from_spec(unfused_spec(leaf.spec)))
         elif leaf.own_parameters():
             yield leaf
 

@@ -39,7 +39,7 @@ from rnnx.formats.keras_find import Told, parts_of, told_by
 from rnnx.formats.keras_model import PARTS, Model
 from rnnx.formats.keras_names import LegacyPlaces, Places, places_of
 from rnnx.found import Assumptions, Found, built
-from rnnx.fusion import all_unfused, layers_of
+from rnnx.fusion import layers_of
 from rnnx.remembering import remembered
 from rnnx.spec import CellSpec
 from rnnx.weights.stored import Stored
@@ -68,11 +68,7 @@ class KerasFormat(Format):
     def spelled(self, document: Document, cell: BaseRNNCell) -> tuple[int, Sequence[Stored]]:
         """Return how the weights go to a tree that the user gives, which tells what the file does not."""
         found = _parts(document, told_by(cell, Assumptions()))
-        if not found:
-            raise WeightFormatError("no recurrent weights were found, under none of the names that Keras gives them")
-        plain = [dataclasses.replace(each, spec=all_unfused(each.spec)) for each in found]
-        fused = any(node.kind == "FusedRNNCell" for node in cell.spec.walk())
-        whole = fitted(plain, BaseRNNCell.from_spec(all_unfused(cell.spec)) if fused else cell)
+        whole = fitted(found, cell)
         return whole.input_size, whole.stored
 
     def layouts(self, archive: Archive) -> Mapping[str, Sequence[Stored]]:

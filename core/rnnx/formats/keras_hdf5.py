@@ -37,7 +37,7 @@ Attribute = dict[str, Any]
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 #: Most bytes that are made of a file beyond its own size: enough for what small files describe with fill values.
-MOST = 1 << 28
+MOST = 1 << 24
 
 #: Deepest group; nested models of real networks are a few deep.
 _MAX_DEPTH = 64
