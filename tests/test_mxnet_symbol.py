@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from rnnx.building import plain_cell
 from rnnx.errors import RNNXError, UnsupportedError, WeightFormatError
 from rnnx.formats.mxnet_graph import MAX_BYTES
 from rnnx.formats.mxnet_symbol import parts_of_symbol
@@ -117,6 +118,7 @@ ONE_PART = {
     "bidirectional_in_merged_steps": residual(bidirectional()),
     "gluon_layer": fused("layer_", "gru", num_layers=2, bidirectional=True, dropout=0.5, get_next_state=True),
     "gluon_cells": stack(lstm("a_"), dropout(), residual(gru("b_"))),
+    "gluon_projection": plain_cell("lstm", 4, "layer_l0_", num_projection=2),
 }
 
 #: Trees that were unrolled with outputs merged, listed, and by default.
@@ -186,7 +188,7 @@ def edited(name: str, *replacements: tuple[str, str]) -> bytes:
 
 def test_every_file_is_looked_at() -> None:
     unrolled = {f"{name}_{how}" for name in UNROLLED for how in ("merged", "list", "default")}
-    refused = {"leaky", "convolutional", "gluon_projection"}
+    refused = {"leaky", "convolutional"}
     assert {path.stem for path in SYMBOLS.glob("*.json")} == {*ONE_PART, *unrolled, *SEVERAL_PARTS, *refused}
 
 
@@ -275,7 +277,6 @@ def test_evidence_of_cells_that_are_left_out() -> None:
     [
         ("leaky", "'rnn_h2h_weight' as a recurrent cell does.*pass it as cell="),
         ("convolutional", "Convolution node .* reads 'ConvLSTM_h2h_weight'"),
-        ("gluon_projection", "projected hidden state"),
     ],
 )
 def test_cells_that_rnnx_does_not_have(name: str, message: str) -> None:

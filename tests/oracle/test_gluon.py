@@ -232,3 +232,19 @@ def test_a_changed_network_goes_out_under_other_names(tmp_path):
     block.save_parameters(str(tmp_path / "theirs.params"))
     rnnx.convert(tmp_path / "theirs.params", tmp_path / "ours.params", unfuse=True)
     assert "lstm_l1_h2h_o_weight" in stored_in(tmp_path / "ours.params")
+
+
+def test_an_exported_layer_with_projections(tmp_path):
+    """The symbol tells the tree; its weights stand in the file under their full names."""
+    options = {"num_layers": 2, "bidirectional": True, "projection_size": 3}
+    block = randomized(gluon.rnn.LSTM(HIDDEN, layout="NTC", prefix="layer_", **options))
+    block.hybridize()
+    run(block, INPUTS)
+    block.export(str(tmp_path / "model"))
+    (part,) = rnnx.infer(tmp_path / "model-0000.params").values()
+    assert [cell.kind for cell in part.spec.children] == ["BidirectionalCell"] * 2
+    assert "its hidden state is projected to 3" in part.evidence[0]
+    run_alike(part.cell, block)
+    rnnx.convert(tmp_path / "model-0000.params", tmp_path / "there.rnnx")
+    rnnx.convert(tmp_path / "there.rnnx", tmp_path / "back-0000.params")
+    same(tmp_path / "back-0000.params", tmp_path / "model-0000.params")

@@ -2,7 +2,8 @@
 
 ``FusedRNNCell`` feeds the operator one variable, ``<prefix>parameters``. Gluon's layers feed it the reshaped weights of
 every layer through ``_rnn_param_concat``, ``<prefix>l0_i2h_weight`` and so on; they hold the same numbers, packed layer
-by layer, and are told apart from a ``FusedRNNCell`` by the evidence alone.
+by layer, and are told apart from a ``FusedRNNCell`` by the evidence alone. Gluon's LSTM with a projection is a stack of
+`rnnx.LSTMPCell`.
 
 Sources: ``src/operator/rnn-inl.h`` (``RNNParam``), ``python/mxnet/rnn/rnn_cell.py`` and
 ``python/mxnet/gluon/rnn/rnn_layer.py`` of MXNet 1.9.1.
@@ -13,9 +14,12 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Iterator, Mapping
+from typing import Any
 
+from rnnx.building import plain_cell, two_directions
 from rnnx.errors import UnsupportedError, WeightFormatError
 from rnnx.formats.mxnet_graph import Graph, Node
+from rnnx.found import MAX_LAYERS, stack_of
 from rnnx.spec import MODES, CellSpec
 
 __all__ = ["Fused", "fused_of"]
@@ -24,9 +28,10 @@ _PARAMETERS = "parameters"
 
 _GLUON_WEIGHT = re.compile(r"(?s)(.*)[lr]\d+_(?:i2h|h2h|h2r)_(?:weight|bias)")
 
+_PROJECTION = "projection_size"
+
 #: Attributes that change the equation, and what they stand for.
 _BEYOND = {
-    "projection_size": "a projected hidden state",
     "lstm_state_clip_min": "clipped states",
     "lstm_state_clip_max": "clipped states",
 }
@@ -42,7 +47,7 @@ class Fused:
 
 
 def fused_of(graph: Graph, node: Node) -> Fused:
-    """Return the ``FusedRNNCell`` that an ``RNN`` node is.
+    """Return the cell that an ``RNN`` node is.
 
     Raises
     ------
@@ -58,6 +63,11 @@ def fused_of(graph: Graph, node: Node) -> Fused:
         raise WeightFormatError(f"symbol file: RNN node {node.name!r} has {len(node.inputs)} inputs, expected 3 or 4")
     parameters = graph.node(node.inputs[1])
     if parameters.op == "null":
+        if _is_projected(node):
+            raise UnsupportedError(
+                f"RNN node {node.name!r} has a projected hidden state ({_PROJECTION}) and its weights in one vector, "
+                "which no cell of rnnx has"
+            )
         return _of_one_vector(node, parameters)
     return _of_gluon(graph, node, parameters)
 
@@ -87,7 +97,28 @@ def _of_gluon(graph: Graph, node: Node, joined: Node) -> Fused:
     (prefix,) = prefixes
     fields = _fields(node, joined, prefix)
     told = f"{_said(node, fields)}; its weights stand layer by layer under {prefix!r}, as Gluon stores them"
+    if _is_projected(node):
+        size = _positive(node, _PROJECTION)
+        return Fused(_projected(fields, size), (f"{told}; its hidden state is projected to {size}",), {})
     return Fused(CellSpec("FusedRNNCell", fields), (told,), {})
+
+
+def _is_projected(node: Node) -> bool:
+    return node.attrs.get(_PROJECTION, "None") != "None"
+
+
+def _projected(fields: Mapping[str, Any], size: int) -> CellSpec:
+    """Return the layers of an LSTM whose hidden state is projected, with the dropout between them."""
+    prefix, sides = fields["prefix"], "lr" if fields["bidirectional"] else "l"
+    cells: list[CellSpec] = []
+    for layer in range(min(fields["num_layers"], MAX_LAYERS)):
+        pair = [
+            plain_cell("lstm", fields["num_hidden"], f"{prefix}{side}{layer}_", num_projection=size) for side in sides
+        ]
+        if layer and fields["dropout"]:
+            cells.append(CellSpec("DropoutCell", {"dropout": fields["dropout"], "prefix": "dropout_"}))
+        cells.append(two_directions(pair, f"{prefix}bi_l{layer}_"))
+    return stack_of(cells)
 
 
 def _joined_names(graph: Graph, joined: Node) -> Iterator[str]:
