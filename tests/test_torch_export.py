@@ -225,11 +225,12 @@ def test_a_cell_without_weights_is_refused():
 
 # -- from_torch -------------------------------------------------------------------------------------------------------
 
-SEQUENCES = {
-    "LSTM": {"num_layers": 2, "bidirectional": True, "dropout": 0.3},
-    "GRU": {"num_layers": 2},
-    "RNN": {"bidirectional": True, "nonlinearity": "relu"},
-}
+SEQUENCES = [
+    ("LSTM", {"num_layers": 2, "bidirectional": True, "dropout": 0.3}),
+    ("LSTM", {"num_layers": 2, "bidirectional": True, "proj_size": 2}),
+    ("GRU", {"num_layers": 2}),
+    ("RNN", {"bidirectional": True, "nonlinearity": "relu"}),
+]
 
 
 def randomized(module: torch.nn.Module) -> torch.nn.Module:
@@ -242,12 +243,8 @@ def randomized(module: torch.nn.Module) -> torch.nn.Module:
 
 @pytest.mark.parametrize("batch_first", [True, False])
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("proj_size", [0, 2])
-@pytest.mark.parametrize("kind", SEQUENCES)
-def test_a_module_for_sequences_becomes_a_cell(kind, proj_size, bias, batch_first):
-    if proj_size and kind != "LSTM":
-        pytest.skip("only LSTM has projections")
-    options = {**SEQUENCES[kind], **({"proj_size": proj_size} if proj_size else {})}
+@pytest.mark.parametrize(("kind", "options"), SEQUENCES)
+def test_a_module_for_sequences_becomes_a_cell(kind, options, bias, batch_first):
     make = getattr(torch.nn, kind)
     module = randomized(make(WIDTH, HIDDEN, bias=bias, batch_first=batch_first, dtype=torch.float64, **options)).eval()
     cell = rnnx_torch.from_torch(module)
@@ -256,7 +253,7 @@ def test_a_module_for_sequences_becomes_a_cell(kind, proj_size, bias, batch_firs
     outputs, states = cell.unroll(None, inputs, layout=layout, merge_outputs=True)
     expected, expected_states = module(inputs)
     torch.testing.assert_close(outputs, expected, rtol=0, atol=1e-12)
-    if not proj_size:
+    if "proj_size" not in options:
         judge = expected_states if kind == "LSTM" else (expected_states,)
         torch.testing.assert_close(tuple(states), judge, rtol=0, atol=1e-12)
         assert isinstance(cell, rnnx.FusedRNNCell)

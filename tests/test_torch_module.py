@@ -15,48 +15,7 @@ import rnnx
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 from rnnx_torch import RNNModule, kernels  # noqa: E402 - it needs torch
-
-BATCH, STEPS, WIDTH, HIDDEN = 4, 5, 3, 4
-RAGGED = torch.tensor(networks.RAGGED)
-
-
-def fused(mode: str = "lstm", dropout: float = 0.3, **options) -> rnnx.BaseRNNCell:
-    return rnnx.FusedRNNCell(HIDDEN, 2, mode, True, dropout, True, **options)
-
-
-def zoned() -> rnnx.BaseRNNCell:
-    """Some layers with a kernel, and some that only step."""
-    return networks.sequential(
-        rnnx.ZoneoutCell(rnnx.LSTMCell(HIDDEN, "a_"), 0.2, 0.3),
-        rnnx.ResidualCell(rnnx.GRUCell(HIDDEN, "b_", reset_after=False)),
-        rnnx.BidirectionalCell(rnnx.RNNCell(2, "softsign", "l_"), rnnx.RNNCell(3, "sigmoid", "r_")),
-    )
-
-
-def own() -> rnnx.BaseRNNCell:
-    return networks.sequential(networks.PeepholeLSTM(HIDDEN), rnnx.DropoutCell(0.4), networks.Accumulator(2))
-
-
-def placed() -> rnnx.BaseRNNCell:
-    """Cells whose names say where in a larger model they stood."""
-    return networks.sequential(rnnx.GRUCell(HIDDEN, "encoder.gru_"), fused(prefix="encoder.layers.1.lstm_"))
-
-
-TREES = {
-    **{mode: lambda mode=mode: fused(mode) for mode in networks.FUSED_MODES},
-    "plain": lambda: rnnx.LSTMCell(HIDDEN),
-    **{make.__name__: make for make in (zoned, own, placed)},
-}
-
-
-def module_of(cell: rnnx.BaseRNNCell, dtype: str = "float64", width: int = WIDTH, **options) -> RNNModule:
-    """A module whose weights are all different."""
-    return RNNModule(networks.randomized(cell, width, dtype, scale=0.7), width, **options)
-
-
-def inputs_of(dtype: str = "float64", width: int = WIDTH) -> torch.Tensor:
-    array = np.random.default_rng(3).normal(size=(BATCH, STEPS, width))
-    return torch.from_numpy(array).to(getattr(torch, dtype))
+from torched import BATCH, HIDDEN, RAGGED, STEPS, TREES, WIDTH, fused, inputs_of, module_of, placed, zoned  # noqa: E402
 
 
 def trained(module: RNNModule, steps: int = 1) -> RNNModule:
@@ -344,6 +303,19 @@ def test_the_kernel_reads_views_of_the_one_parameter_in_cudnns_order(change, mon
     ends = np.cumsum([size for _, size in ordered])
     assert [start for start, _ in ordered] == [0, *ends[:-1]]
     assert len(places) == 16
+
+
+def test_weights_elsewhere_in_a_buffer_are_put_into_one_of_their_own():
+    cell = module_of(fused()).cell
+    recurrence = rnnx.backend.Recurrence("lstm", WIDTH, HIDDEN, 2, True)
+    ops, vector = rnnx.get_backend("torch"), cell.params["lstm_parameters"].detach()
+    weights = rnnx.weights.layout.split_flat(ops, vector, recurrence)
+    assert kernels.in_one_buffer(ops, weights, recurrence) is weights
+    inside = rnnx.weights.layout.split_flat(ops, torch.cat([torch.zeros(3), vector])[3:], recurrence)
+    for moved in (inside, rnnx.backend.KernelWeights(weights.layers)):
+        found = kernels.in_one_buffer(ops, moved, recurrence).flat
+        assert found.storage_offset() == 0
+        assert torch.equal(found, vector)
 
 
 # -- copies -----------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from torch.func import functional_call, grad, hessian, jvp, stack_module_state, 
 from torch.utils.checkpoint import checkpoint  # noqa: E402
 
 from rnnx_torch import RNNModule  # noqa: E402
-from test_torch_module import BATCH, HIDDEN, RAGGED, WIDTH, fused, inputs_of, module_of, own, zoned  # noqa: E402
+from torched import BATCH, HIDDEN, RAGGED, WIDTH, fused, inputs_of, module_of, own, zoned  # noqa: E402
 
 TREES = {"lstm": fused, "gru": lambda: fused("gru"), "zoned": zoned, "own": own}
 
@@ -79,6 +79,7 @@ def loss_of(module: RNNModule):
     return lambda weights, inputs: functional_call(module, weights, (inputs,))[0].square().sum()
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")  # what jvp decomposes with
 @pytest.mark.parametrize("name", TREES)
 @pytest.mark.parametrize("fuse", [True, False])
 def test_gradients_as_functions(name, fuse):
@@ -111,10 +112,10 @@ def test_many_modules_and_single_rows_at_once(name):
     expected = torch.stack([module(inputs_of())[0] for module in modules])
     torch.testing.assert_close(outputs, expected, rtol=0, atol=1e-12)
 
-    mine = dict(modules[0].named_parameters())
+    mine = {name: weight.detach() for name, weight in modules[0].named_parameters()}
     rows = vmap(grad(loss_of(modules[0])), (None, 0))(mine, inputs_of()[:, None])
     whole = grad(loss_of(modules[0]))(mine, inputs_of())
-    networks.assert_all_close([each.sum(0).detach() for each in rows.values()], list(whole.values()), 1e-11)
+    networks.assert_all_close([each.sum(0) for each in rows.values()], list(whole.values()), 1e-11)
 
 
 def test_each_row_draws_its_own_dropout():
@@ -127,42 +128,42 @@ def test_each_row_draws_its_own_dropout():
 # -- compilers and exporters ------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _small_graphs():
-    """Leave nothing compiled behind."""
-    yield
+@pytest.fixture
+def compiled():
+    """What compiles a module to one graph, and leaves nothing behind."""
+    torch.compiler.reset()
+    yield lambda module: torch.compile(module, fullgraph=True, backend="aot_eager")
     torch.compiler.reset()
 
 
 @pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec.` is deprecated:FutureWarning")
 @pytest.mark.parametrize("lengths", [None, RAGGED], ids=["full", "ragged"])
 @pytest.mark.parametrize("name", TREES)
-def test_it_compiles_to_one_graph(name, lengths):
+def test_it_compiles_to_one_graph(name, lengths, compiled):
     module = module_of(TREES[name](), "float32").eval()
-    compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
+    graph = compiled(module)
     inputs = inputs_of("float32")[:, :3]
     lengths = None if lengths is None else lengths.clamp(max=3)
     expected, expected_states = module(inputs, valid_length=lengths)
-    outputs, states = compiled(inputs, valid_length=lengths)
+    outputs, states = graph(inputs, valid_length=lengths)
     torch.testing.assert_close((outputs, states), (expected, expected_states), rtol=0, atol=1e-5)
     networks.assert_all_close(gradients(module, outputs), gradients(module, expected), 1e-4)
 
     given = [state.detach() for state in networks.leaves(states)]
     with torch.no_grad():
-        found = compiled(inputs, given, lengths)
+        found = graph(inputs, given, lengths)
         torch.testing.assert_close(found, module(inputs, given, lengths), rtol=0, atol=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec.` is deprecated:FutureWarning")
 @pytest.mark.parametrize("name", ["lstm", "zoned"])
-def test_dropout_acts_in_a_compiled_graph(name):
-    module = module_of(TREES[name](), "float32")
-    compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
+def test_dropout_acts_in_a_compiled_graph(name, compiled):
+    graph = compiled(module_of(TREES[name](), "float32"))
     inputs = inputs_of("float32")[:, :3]
     results = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
-        results.append(compiled(inputs)[0])
+        results.append(graph(inputs)[0])
     torch.testing.assert_close(results[0], results[1], rtol=0, atol=0)
     assert not torch.allclose(results[0], results[2])
 
@@ -203,6 +204,7 @@ def test_torch_writes_it_as_onnx(name):
 
 #: What each of two processes runs: its half of the batch, and the gradients that both then have.
 WORKER = """if True:
+    import os
     import sys
     import torch
     import torch.distributed as dist
@@ -220,7 +222,9 @@ WORKER = """if True:
     parallel = torch.nn.parallel.DistributedDataParallel(module)
     parallel(inputs[rank::2])[0].square().mean().backward()
     torch.save([weight.grad for weight in module.parameters()], f"{folder}/gradients{rank}.pt")
+    dist.barrier()
     dist.destroy_process_group()
+    os._exit(0)  # threads of gloo's may still run, and would abort an orderly exit
 """
 
 
@@ -233,7 +237,11 @@ def test_two_processes_have_the_gradients_of_one(tmp_path):
     workers = [
         subprocess.Popen([sys.executable, "-c", WORKER, str(rank), str(tmp_path)], env=environment) for rank in range(2)
     ]
-    assert [worker.wait(timeout=90) for worker in workers] == [0, 0]
+    try:
+        assert [worker.wait(timeout=90) for worker in workers] == [0, 0]
+    finally:
+        for worker in workers:
+            worker.kill()
 
     module = RNNModule(cell, WIDTH)
     module(inputs_of())[0].square().mean().backward()

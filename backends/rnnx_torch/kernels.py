@@ -20,7 +20,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 from rnnx.backend import Backend, Call, KernelWeights, Recurrence, Unsupported
 from rnnx.weights.layout import join_flat, split_flat
 
-__all__ = ["kernel_name", "run_kernel"]
+__all__ = ["in_one_buffer", "kernel_name", "run_kernel"]
 
 _VF: Any = getattr(torch, "_VF")  # noqa: B009 - it has no type of its own
 _FUNCTIONS: dict[str, Callable[..., tuple[Tensor, ...]]] = {
@@ -42,13 +42,18 @@ def kernel_name(mode: str, call: Call) -> str | Unsupported:
         return "torch.cudnn" if _CUDNN.is_available() and call.dtype != "bfloat16" else "torch.native"
     if device.type != "cpu":
         return Unsupported(f"torch's fused kernels are not used on {device.type!r}")
-    if mode == "lstm" and not call.masked and call.dtype == "float32" and _onednn():
+    if mode == "lstm" and not call.masked and _ONEDNN.is_available() and _ONEDNN.enabled and _in_onednn(call.dtype):
         return "torch.mkldnn"
     return "torch.native"
 
 
-def _onednn() -> bool:
-    return bool(_ONEDNN.is_available() and _ONEDNN.enabled)
+def _in_onednn(dtype: str) -> bool:
+    """Say whether torch hands an LSTM of such numbers to oneDNN on this processor."""
+    if dtype == "bfloat16":
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    if dtype == "float16":
+        return not torch.is_grad_enabled() and bool(torch.ops.mkldnn._is_mkldnn_fp16_supported())
+    return dtype == "float32"
 
 
 def run_kernel(
@@ -59,15 +64,17 @@ def run_kernel(
     states: list[Tensor],
     valid_length: Tensor | None,
     seeds: Sequence[int],
+    dropout: float = 0.0,
 ) -> tuple[Tensor, list[Tensor]]:
     """Run a recurrence; see `rnnx.backend.Backend.run`.
 
-    With dropout the layers run one by one: torch's own draws from the global generator, and could not be repeated.
+    With seeds the layers run one by one: torch's own dropout draws from the global generator, and could not be repeated
+    by a seed. Where that is wanted, `dropout` is the fraction that torch drops.
     """
-    if inputs.device.type == "cuda" and weights.flat is None:
-        weights = split_flat(ops, join_flat(ops, weights.layers), recurrence)  # cuDNN wants one buffer
+    if inputs.device.type == "cuda":
+        weights = in_one_buffer(ops, weights, recurrence)
     if not seeds:
-        return _whole(recurrence, weights, inputs, states, valid_length)
+        return _whole(recurrence, weights, inputs, states, valid_length, dropout)
     finals = []
     for layer in range(recurrence.num_layers):
         places = slice(layer * recurrence.directions, (layer + 1) * recurrence.directions)
@@ -81,19 +88,36 @@ def run_kernel(
     return inputs, [torch.cat(parts) for parts in zip(*finals, strict=True)]
 
 
+def in_one_buffer(ops: Backend, weights: KernelWeights, recurrence: Recurrence) -> KernelWeights:
+    """Return weights as cuDNN wants them: views of one vector, with which its storage begins."""
+    if weights.flat is not None and weights.flat.storage_offset() == 0:
+        return weights
+    return split_flat(ops, join_flat(ops, weights.layers), recurrence)
+
+
 def _whole(
-    recurrence: Recurrence, weights: KernelWeights, inputs: Tensor, states: list[Tensor], valid_length: Tensor | None
+    recurrence: Recurrence,
+    weights: KernelWeights,
+    inputs: Tensor,
+    states: list[Tensor],
+    valid_length: Tensor | None,
+    dropout: float = 0.0,
 ) -> tuple[Tensor, list[Tensor]]:
     flat = [weight for layer in weights.layers for weight in layer]
-    if valid_length is not None:
-        return _ragged(recurrence, flat, inputs, states, valid_length)
     tracked = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (inputs, *states, *flat))
-    options = (True, recurrence.num_layers, 0.0, tracked, recurrence.bidirectional, False)
-    return _split(_FUNCTIONS[recurrence.mode](inputs.contiguous(), _hidden(states), flat, *options))
+    options = (True, recurrence.num_layers, dropout, tracked or dropout > 0, recurrence.bidirectional)
+    if valid_length is not None:
+        return _ragged(recurrence, options, flat, inputs, states, valid_length)
+    return _split(_FUNCTIONS[recurrence.mode](inputs.contiguous(), _hidden(states), flat, *options, False))
 
 
 def _ragged(
-    recurrence: Recurrence, flat: list[Tensor], inputs: Tensor, states: list[Tensor], valid_length: Tensor
+    recurrence: Recurrence,
+    options: tuple[Any, ...],
+    flat: list[Tensor],
+    inputs: Tensor,
+    states: list[Tensor],
+    valid_length: Tensor,
 ) -> tuple[Tensor, list[Tensor]]:
     """Run rows of several lengths, the longest first as torch wants them, and those of length 0 not at all."""
     order = torch.argsort(valid_length, descending=True, stable=True)
@@ -103,8 +127,6 @@ def _ragged(
     states = [state[:, order] for state in states]
     if rows:
         packed = pack_padded_sequence(inputs[:, order[:rows]], lengths[:rows])
-        tracked = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (inputs, *states, *flat))
-        options = (True, recurrence.num_layers, 0.0, tracked, recurrence.bidirectional)
         hidden = _hidden([state[:, :rows].contiguous() for state in states])
         data, final = _split(_FUNCTIONS[recurrence.mode](packed.data, packed.batch_sizes, hidden, flat, *options))
         padded, _ = pad_packed_sequence(PackedSequence(data, packed.batch_sizes), total_length=inputs.shape[0])

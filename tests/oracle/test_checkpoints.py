@@ -173,7 +173,7 @@ def test_a_portable_file_becomes_a_checkpoint_for_mxnet(model, tmp_path):
     others = {name: array for name, array in model.arguments.items() if name not in cell.get_params()}
     states = {f"aux:{name}": array for name, array in model.states.items()}
     rnnx.save(tmp_path / "model.rnnx", cell, {**others, **states})
-    rnnx.convert(tmp_path / "model.rnnx", tmp_path / "ours-0003.params")
+    rnnx.convert(tmp_path / "model.rnnx", tmp_path / "ours-0003.params", weights_only=True)
     model.symbol.save(str(tmp_path / "ours-symbol.json"))
     symbol, arguments, states = mx.rnn.load_rnn_checkpoint(model.build(mx.rnn), str(tmp_path / "ours"), 3)
     assert_same(arguments, model.arguments)

@@ -212,7 +212,8 @@ def test_fused_cells_drop_on_the_cpu():
     results = list(unrolled(build(mx.rnn), problem, True))
     with_dropout = executed(results, problem, training=True)
     without = executed(results, problem, training=False)
-    np.testing.assert_array_equal(with_dropout.outputs, without.outputs)  # oneDNN's kernel leaves it out
+    # oneDNN's kernel leaves it out. On some processors it rounds otherwise in training; dropout would change far more.
+    np.testing.assert_allclose(with_dropout.outputs, without.outputs, atol=1e-6)
     cell = loaded(build, problem.weights)
     still, _ = cell.unroll(None, problem.inputs, problem.begin_state)
     dropping, _ = cell.unroll(None, problem.inputs, problem.begin_state, training=True, seed=1)

@@ -77,7 +77,7 @@ class MXNetFormat(Format):
     def layouts(self, archive: Archive) -> dict[str, Sequence[Stored]]:
         """Return how weights are stored: one a gate, unless another file of MXNet had them otherwise."""
         for name, part in archive.parts.items():
-            _refuse_untold(name, part, SYMBOL in archive.files)
+            _refuse_untold(name, part, archive)
         return {**gates_apart(archive), **remembered(archive, self.name)}
 
     def write(self, path: Path, archive: Archive, accepted: Accepted) -> None:
@@ -133,15 +133,16 @@ def write_both(path: Path, arrays: Mapping[str, Array | Composed], symbol: Path,
         write_ndarrays(path, list(arrays), list(arrays.values()))
 
 
-def _refuse_untold(name: str, part: Part, has_symbol: bool) -> None:
-    """Refuse what no cell of MXNet computes, and what is told by a symbol alone unless there is one."""
+def _refuse_untold(name: str, part: Part, archive: Archive) -> None:
+    """Refuse what no cell of MXNet computes, and what a symbol alone tells, unless a checkpoint is written back."""
+    told = SYMBOL in archive.files or NAMES in archive.notes
     for cell in part.spec.walk() if part.is_described else ():
         if not cell.fields.get("reset_after", True):
             raise UnsupportedError(
                 f"the GRUCell {cell.fields['prefix']!r} resets before the recurrent product (reset_after=False), and "
                 "MXNet's after it: write the portable file, Keras or ONNX instead"
             )
-        if cell.kind == "ResidualCell" and not has_symbol:
+        if cell.kind == "ResidualCell" and not told:
             raise UnsupportedError(
                 f"part {name!r} has a ResidualCell around {name_of(cell)!r}, which a checkpoint without a symbol file "
                 "does not tell: weights_only=True (--weights-only) writes the weights alone, for code that has the rest"
