@@ -14,8 +14,8 @@ from samples import Sample, scratch
 
 from rnnx.cells import BaseRNNCell, FusedRNNCell
 from rnnx.errors import RNNXError
-from rnnx.formats.mxnet_ndarray import write_ndarrays
-from rnnx.formats.mxnet_symbol import parts_of_symbol
+from rnnx.formats.mxnet.ndarray import write_ndarrays
+from rnnx.formats.mxnet.symbol import parts_of_symbol
 
 __all__ = ["named_otherwise", "seeds", "with_symbols"]
 

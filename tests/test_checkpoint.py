@@ -12,7 +12,7 @@ import networks
 import rnnx
 from networks import sequential
 from rnnx.errors import UnsupportedError, WeightFormatError
-from rnnx.formats.mxnet_ndarray import read_ndarrays, write_ndarrays
+from rnnx.formats.mxnet.ndarray import read_ndarrays, write_ndarrays
 
 posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX limits")
 

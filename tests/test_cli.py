@@ -20,7 +20,7 @@ from rnnx import trials, verification
 from rnnx.archive import Accepted, Archive, Part
 from rnnx.cli import main
 from rnnx.files import read_archive
-from rnnx.formats.mxnet_ndarray import write_ndarrays
+from rnnx.formats.mxnet.ndarray import write_ndarrays
 from rnnx.formats.portable import PortableFormat
 from rnnx.reference import reference_path
 

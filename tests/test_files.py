@@ -21,8 +21,8 @@ from rnnx.archive import Accepted, Archive, Part
 from rnnx.errors import ShapeError, UnsupportedError, WeightFormatError
 from rnnx.files import read_archive
 from rnnx.formats.mxnet import MXNetFormat
-from rnnx.formats.mxnet_ndarray import read_ndarrays, write_ndarrays
-from rnnx.formats.mxnet_symbol import parts_of_symbol
+from rnnx.formats.mxnet.ndarray import read_ndarrays, write_ndarrays
+from rnnx.formats.mxnet.symbol import parts_of_symbol
 from rnnx.formats.portable import PortableFormat
 from rnnx.weights.portable import write_portable
 

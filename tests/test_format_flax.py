@@ -19,8 +19,8 @@ from rnnx.archive import Accepted, Archive, Part
 from rnnx.errors import RNNXError, UnsupportedError, WeightFormatError
 from rnnx.files import read_archive
 from rnnx.formats import flax as flax_format
-from rnnx.formats import flax_msgpack
 from rnnx.formats.flax import FlaxFormat
+from rnnx.formats.flax import msgpack as flax_msgpack
 from rnnx.weights.portable import write_portable
 
 jax = pytest.importorskip("jax", reason="flax runs on jax, and judges its files")

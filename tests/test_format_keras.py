@@ -28,8 +28,8 @@ from rnnx.archive import Accepted, Archive, Part  # noqa: E402
 from rnnx.errors import RNNXError, UnsupportedError, WeightFormatError  # noqa: E402
 from rnnx.files import read_archive  # noqa: E402
 from rnnx.formats.keras import KerasFormat  # noqa: E402
-from rnnx.formats.keras_files import read_keras  # noqa: E402
-from rnnx.formats.keras_hdf5 import read_tree  # noqa: E402
+from rnnx.formats.keras.files import read_keras  # noqa: E402
+from rnnx.formats.keras.hdf5 import read_tree  # noqa: E402
 from rnnx.found import Assumptions  # noqa: E402
 from rnnx.fusion import all_unfused  # noqa: E402
 from rnnx.weights.portable import read_portable  # noqa: E402

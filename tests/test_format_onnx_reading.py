@@ -17,7 +17,7 @@ import rnnx
 from rnnx.errors import UnsupportedError, WeightFormatError
 from rnnx.files import read_archive
 from rnnx.formats.onnx import OnnxFormat
-from rnnx.formats.onnx_layout import node_tensors
+from rnnx.formats.onnx.layout import node_tensors
 
 pytest.importorskip("onnx", reason="onnx is needed to make models")
 pytest.importorskip("onnxruntime", reason="ONNX Runtime judges")

@@ -19,8 +19,8 @@ from networks import FUSED_MODES, PLAIN_MODES, assert_all_close, leaves, plain, 
 from rnnx.archive import Accepted, Archive, Part
 from rnnx.errors import UnsupportedError, WeightFormatError
 from rnnx.files import read_archive
-from rnnx.formats import onnx_graph
-from rnnx.formats.onnx_graph import write_model, written_layouts
+from rnnx.formats.onnx import graph as onnx_graph
+from rnnx.formats.onnx.graph import write_model, written_layouts
 from rnnx.spec import CellSpec
 from rnnx.weights.stored import taken_apart
 

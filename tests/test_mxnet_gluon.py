@@ -13,7 +13,7 @@ import reference
 import rnnx
 from networks import assert_all_close, same_bits, sequential
 from rnnx.errors import UnsupportedError, WeightFormatError
-from rnnx.formats.mxnet_ndarray import read_ndarrays, write_ndarrays
+from rnnx.formats.mxnet.ndarray import read_ndarrays, write_ndarrays
 
 Arrays = dict[str, np.ndarray]
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rnnx.errors import UnsupportedError, WeightFormatError
-from rnnx.formats.mxnet_names import parts_of_weights
+from rnnx.formats.mxnet.names import parts_of_weights
 from rnnx.found import Assumptions, Found
 from rnnx.spec import GATES, CellSpec
 

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from rnnx.errors import UnsupportedError, WeightFormatError
-from rnnx.formats import mxnet_ndarray
-from rnnx.formats.mxnet_ndarray import looks_like_ndarrays, read_ndarrays, write_ndarrays
+from rnnx.formats.mxnet import ndarray as mxnet_ndarray
+from rnnx.formats.mxnet.ndarray import looks_like_ndarrays, read_ndarrays, write_ndarrays
 
 V1, V2, V3 = 0xF993FAC8, 0xF993FAC9, 0xF993FACA
 CODES = {

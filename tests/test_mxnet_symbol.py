@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from rnnx.building import plain_cell
 from rnnx.errors import RNNXError, UnsupportedError, WeightFormatError
-from rnnx.formats.mxnet_graph import MAX_BYTES
-from rnnx.formats.mxnet_symbol import parts_of_symbol
+from rnnx.formats.mxnet.graph import MAX_BYTES
+from rnnx.formats.mxnet.symbol import parts_of_symbol
 from rnnx.found import Found
 from rnnx.spec import CellSpec
 

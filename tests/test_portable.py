@@ -278,7 +278,9 @@ def test_names_that_clash(path, name, message, fuse):
 
 @pytest.mark.parametrize("array", [np.ones(2, "complex64"), np.array(["a"]), np.array([None])])
 def test_a_dtype_that_has_no_place(path, array):
-    with pytest.raises(WeightFormatError, match=r"'words' has dtype .*, which a safetensors file cannot hold; it holds"):
+    with pytest.raises(
+        WeightFormatError, match=r"'words' has dtype .*, which a safetensors file cannot hold; it holds"
+    ):
         rnnx.save(path, made(deep), {"words": array})
     assert not path.exists()
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import rnnx
-from rnnx.formats.mxnet_ndarray import read_ndarrays
+from rnnx.formats.mxnet.ndarray import read_ndarrays
 
 from .bridge import RESULTS, Array, assert_close, mx
 

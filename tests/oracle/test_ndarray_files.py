@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from rnnx.errors import UnsupportedError, WeightFormatError
-from rnnx.formats.mxnet_ndarray import read_ndarrays, write_ndarrays
+from rnnx.formats.mxnet.ndarray import read_ndarrays, write_ndarrays
 
 with warnings.catch_warnings():
     # MXNet 1.9.1 uses names that NumPy 1.23 deprecates.
