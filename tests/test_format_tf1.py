@@ -21,8 +21,9 @@ from networks import assert_all_close, batch_major, randomized, same_bits, seque
 from rnnx.archive import Accepted, Archive, Part
 from rnnx.errors import RNNXError, ShapeError, UnsupportedError, WeightFormatError
 from rnnx.files import read_archive
-from rnnx.formats.tf1 import TF1Format, tf1_index
+from rnnx.formats.tf1 import TF1Format
 from rnnx.formats.tf1 import files as tf1_files
+from rnnx.formats.tf1 import index as tf1_index
 from rnnx.found import Assumptions
 from rnnx.weights.portable import write_portable
 

@@ -28,8 +28,9 @@ from networks import sequential
 from rnnx.archive import Accepted
 from rnnx.errors import RNNXError, UnsupportedError, WeightFormatError
 from rnnx.files import read_archive
-from rnnx.formats.torch import OUTLINE, TorchFormat, torch_outline
+from rnnx.formats.torch import OUTLINE, TorchFormat
 from rnnx.formats.torch import files as torch_files
+from rnnx.formats.torch import outline as torch_outline
 from rnnx.weights.safetensors import write_tensors
 
 torch = pytest.importorskip("torch", "2.10", "PyTorch is the judge, and older ones are not trusted with files")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import io
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -353,6 +355,22 @@ def test_a_parametrization_is_seen():
     with torch.no_grad():
         other.lstm_parameters /= 2
     torch.testing.assert_close(module(inputs_of()), other(inputs_of()), rtol=0, atol=0)
+
+
+def test_the_package_is_light_until_it_is_used():
+    code = """if True:
+        import sys
+        import rnnx_torch
+        assert {"RNNModule", "export", "from_torch"} <= set(dir(rnnx_torch))
+        assert "torch" not in sys.modules
+        try:
+            rnnx_torch.LSTM
+        except AttributeError as error:
+            assert "module 'rnnx_torch' has no attribute 'LSTM'" in str(error)
+        rnnx_torch.RNNModule
+        assert "torch._dynamo" not in sys.modules
+    """
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 # -- what is refused --------------------------------------------------------------------------------------------------

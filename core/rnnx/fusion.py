@@ -13,10 +13,26 @@ from typing import Any
 from rnnx.errors import UnsupportedError
 from rnnx.spec import CellSpec
 
-__all__ = ["all_unfused", "fused_spec", "layers_of", "unfused_spec", "without_modifiers"]
+__all__ = [
+    "all_unfused",
+    "flattened",
+    "fused_spec",
+    "in_inference",
+    "layers_of",
+    "running_layers",
+    "unfused_spec",
+    "without_modifiers",
+]
 
 #: The prefix of a layer's cell: the fused cell's own, the direction, the layer's number.
 _LAYER = re.compile(r"(?s)(.*)([lr])(\d+)_")
+
+
+#: A stack of no cells, which returns what it reads.
+_NOTHING = CellSpec("SequentialRNNCell")
+
+#: What a fused cell says of dropout where there is none.
+_STILL = {"dropout": 0.0}
 
 
 def unfused_spec(spec: CellSpec) -> CellSpec:
@@ -44,7 +60,7 @@ def fused_spec(spec: CellSpec) -> CellSpec:
     """
     if spec.kind == "FusedRNNCell":
         return spec
-    layers = list(_flattened(spec))
+    layers = list(flattened(spec))
     cells, rates = layers[::2], layers[1::2]
     if not rates or any(rate.kind != "DropoutCell" for rate in rates) or len(cells) == len(rates):
         cells, rates = layers, []
@@ -65,16 +81,34 @@ def all_unfused(spec: CellSpec) -> CellSpec:
 
 def layers_of(spec: CellSpec) -> list[CellSpec]:
     """Return what runs one after the other, as cells that are neither fused nor stacks: the bottom one first."""
-    return list(_flattened(all_unfused(spec)))
+    return list(flattened(all_unfused(spec)))
+
+
+def running_layers(spec: CellSpec) -> list[CellSpec]:
+    """Return the layers of a tree that run in inference, as `layers_of` does: less dropout and zoneout."""
+    return list(flattened(in_inference(all_unfused(spec))))
+
+
+def in_inference(spec: CellSpec) -> CellSpec:
+    """Return the tree less what acts in training only: dropout and zoneout."""
+    return _less(spec, ("ZoneoutCell",))
 
 
 def without_modifiers(spec: CellSpec) -> CellSpec:
-    """Return the tree of the same weights without dropout, zoneout and residual connections."""
-    if spec.kind in ("ResidualCell", "ZoneoutCell"):
-        return without_modifiers(spec.children[0])
-    fields = {key: 0.0 if key == "dropout" else value for key, value in spec.fields.items()}
-    inside = tuple(without_modifiers(child) for child in spec.children if child.kind != "DropoutCell")
-    return CellSpec(spec.kind, fields, inside)
+    """Return the tree of the same weights less dropout, zoneout and residual connections."""
+    return _less(spec, ("ZoneoutCell", "ResidualCell"))
+
+
+def _less(spec: CellSpec, wrappers: Sequence[str]) -> CellSpec:
+    """Return the tree without dropout and without the cells around others that are of the kinds given."""
+    if spec.kind == "DropoutCell":
+        return _NOTHING
+    children = tuple(_less(child, wrappers) for child in spec.children)
+    if spec.kind == "SequentialRNNCell":
+        children = tuple(child for child in children if child != _NOTHING)
+    if spec.kind in wrappers or (spec.kind == "SequentialRNNCell" and len(children) == 1):
+        return children[0]
+    return CellSpec(spec.kind, {**spec.fields, **_STILL} if "dropout" in spec.fields else spec.fields, children)
 
 
 def _unfused_layer(fields: Any, layer: int) -> CellSpec:
@@ -92,10 +126,11 @@ def _unfused_layer(fields: Any, layer: int) -> CellSpec:
     return CellSpec("BidirectionalCell", {"output_prefix": f"{prefix}bi_l{layer}_"}, (cell("l"), cell("r")))
 
 
-def _flattened(spec: CellSpec) -> Iterator[CellSpec]:
+def flattened(spec: CellSpec) -> Iterator[CellSpec]:
+    """Yield what runs one after the other, the bottom one first: a tree that is no stack is alone."""
     if spec.kind == "SequentialRNNCell":
         for child in spec.children:
-            yield from _flattened(child)
+            yield from flattened(child)
     else:
         yield spec
 

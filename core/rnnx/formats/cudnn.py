@@ -26,7 +26,7 @@ from rnnx.atomic import replace_file
 from rnnx.cells import BaseRNNCell, FusedRNNCell
 from rnnx.errors import UnsupportedError, WeightFormatError
 from rnnx.found import Assumptions, Found
-from rnnx.fusion import all_unfused, fused_spec, layers_of
+from rnnx.fusion import fused_spec, running_layers
 from rnnx.spec import CellSpec
 from rnnx.weights.mapped import release
 from rnnx.weights.stored import Composed, Stored, blocks, pieces_of
@@ -119,19 +119,11 @@ def _as_fused(spec: CellSpec) -> tuple[FusedRNNCell, tuple[str, ...]]:
     A buffer has no names, so the prefixes of the layers do not matter as they do elsewhere in a fused form.
     """
     own: dict[str, str] = {}
-    layers = [_numbered(layer, number, own) for number, layer in enumerate(layers_of(_running(all_unfused(spec))))]
+    layers = [_numbered(layer, number, own) for number, layer in enumerate(running_layers(spec))]
     fused = BaseRNNCell.from_spec(fused_spec(CellSpec("SequentialRNNCell", {}, tuple(layers))))
     assert isinstance(fused, FusedRNNCell), "nothing else is fused"
     (vector,) = fused.gate_weights().values()
     return fused, tuple(own[f"{layer}_"] + weight for layer, _, weight in (name.partition("_") for name in vector))
-
-
-def _running(spec: CellSpec) -> CellSpec:
-    """Return a tree without what acts in training only."""
-    children = tuple(_running(child) for child in spec.children if child.kind != "DropoutCell")
-    if spec.kind == "ZoneoutCell" or (spec.kind == "SequentialRNNCell" and len(children) == 1):
-        return children[0]
-    return dataclasses.replace(spec, children=children)
 
 
 def _numbered(spec: CellSpec, number: int, own: dict[str, str], letter: str = "l") -> CellSpec:

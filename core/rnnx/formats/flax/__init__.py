@@ -17,7 +17,6 @@ Source: ``flax/serialization.py`` of flax 0.12.8; for the cells see `rnnx.format
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -31,7 +30,7 @@ from rnnx.errors import UnsupportedError, WeightFormatError
 from rnnx.formats.flax.msgpack import DTYPES, KINDS, Key, Value, looks_like_tree, read_tree, write_tree
 from rnnx.formats.flax.trees import BACKWARD, CELL, FORWARD, LINEN, cell_tensors, parts_of_tree
 from rnnx.found import Assumptions, Found
-from rnnx.fusion import layers_of
+from rnnx.fusion import running_layers
 from rnnx.remembering import remembered
 from rnnx.spec import CellSpec
 from rnnx.weights.stored import Stored
@@ -121,20 +120,16 @@ def _as_linen(part: Part, collection: str) -> tuple[Stored, ...]:
 
 def _layers(spec: CellSpec) -> Iterator[tuple[CellSpec, ...]]:
     """Yield the plain cells of each layer, forward and backward; what only acts in training is left out."""
-    for layer in layers_of(spec):
-        if layer.kind == "ZoneoutCell":
-            yield from _layers(layer.children[0])
-        elif layer.kind == "BidirectionalCell":
-            sides = [list(_layers(child)) for child in layer.children]
-            if any(len(side) != 1 or len(side[0]) != 1 for side in sides):
-                raise UnsupportedError(
-                    f"flax's Bidirectional runs one cell each way, and the BidirectionalCell of the cells "
-                    f"{_prefixes(layer)} runs several: {_INSTEAD}"
-                )
-            yield tuple(itertools.chain.from_iterable(side[0] for side in sides))
-        elif layer.kind != "DropoutCell":
-            _check_plain(layer)
-            yield (layer,)
+    for layer in running_layers(spec):
+        cells = layer.children if layer.kind == "BidirectionalCell" else (layer,)
+        if any(child.kind in ("SequentialRNNCell", "BidirectionalCell", "FusedRNNCell") for child in cells):
+            raise UnsupportedError(
+                f"flax's Bidirectional runs one cell each way, and the BidirectionalCell of the cells "
+                f"{_prefixes(layer)} runs several: {_INSTEAD}"
+            )
+        for cell in cells:
+            _check_plain(cell)
+        yield cells
 
 
 def _check_plain(cell: CellSpec) -> None:

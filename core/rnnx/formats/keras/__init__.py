@@ -39,7 +39,7 @@ from rnnx.formats.keras.find import Told, parts_of, told_by
 from rnnx.formats.keras.model import PARTS, Model
 from rnnx.formats.keras.names import LegacyPlaces, Places, places_of
 from rnnx.found import Assumptions, Found, built
-from rnnx.fusion import layers_of
+from rnnx.fusion import running_layers
 from rnnx.remembering import remembered
 from rnnx.spec import CellSpec
 from rnnx.weights.stored import Stored
@@ -174,10 +174,7 @@ def _skeleton(spec: CellSpec) -> list[Any]:
     """Return what of a tree matters to what it computes after training, in order."""
     passed_over = ("prefix", "params", "forget_bias", "output_prefix")
     found: list[Any] = []
-    for cell in layers_of(spec):
-        if cell.kind == "ZoneoutCell":
-            found += _skeleton(cell.children[0])
-        elif cell.kind != "DropoutCell":
-            fields = {key: value for key, value in cell.fields.items() if key not in passed_over}
-            found.append((cell.kind, fields, [_skeleton(child) for child in cell.children]))
+    for cell in running_layers(spec):
+        fields = {key: value for key, value in cell.fields.items() if key not in passed_over}
+        found.append((cell.kind, fields, [_skeleton(child) for child in cell.children]))
     return found

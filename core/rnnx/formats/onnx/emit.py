@@ -28,6 +28,7 @@ from typing import Any
 
 from rnnx.errors import UnsupportedError
 from rnnx.formats.onnx.layout import node_tensors
+from rnnx.fusion import in_inference
 from rnnx.optional import required
 from rnnx.spec import GATES, CellSpec
 from rnnx.weights.stored import Shape, Stored, blocks, gates
@@ -114,18 +115,13 @@ def running(spec: CellSpec) -> CellSpec:
     UnsupportedError
         If it holds a cell that no node of ONNX computes.
     """
-    children = tuple(running(child) for child in spec.children)
-    if spec.kind not in (*_OPERATORS, "LSTMPCell", *_OTHERS):
-        raise UnsupportedError(
-            f"{spec.kind} (prefix {spec.fields.get('prefix', '')!r}) has an equation of its own, for which ONNX has no "
-            "node: write the portable file (.rnnx), or a tree without it"
-        )
-    if spec.kind == "DropoutCell":
-        return CellSpec("SequentialRNNCell")
-    if spec.kind == "SequentialRNNCell":
-        children = tuple(child for child in children if child != CellSpec("SequentialRNNCell"))
-    only = spec.kind == "ZoneoutCell" or (spec.kind == "SequentialRNNCell" and len(children) == 1)
-    return children[0] if only else dataclasses.replace(spec, children=children)
+    for cell in spec.walk():
+        if cell.kind not in (*_OPERATORS, "LSTMPCell", *_OTHERS):
+            raise UnsupportedError(
+                f"{cell.kind} (prefix {cell.fields.get('prefix', '')!r}) has an equation of its own, for which ONNX "
+                "has no node: write the portable file (.rnnx), or a tree without it"
+            )
+    return in_inference(spec)
 
 
 class Tree:

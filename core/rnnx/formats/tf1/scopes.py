@@ -26,7 +26,7 @@ from rnnx.building import fused_cell, plain_cell, two_directions
 from rnnx.errors import UnsupportedError, WeightFormatError
 from rnnx.formats.tf1.names import Cell, cells_of, strange_cells, tensors_of_cell
 from rnnx.found import Assumptions, Found, joined, name_of, natural, renamed_apart, stack_of
-from rnnx.fusion import layers_of
+from rnnx.fusion import layers_of, running_layers
 from rnnx.spec import CellSpec
 from rnnx.weights.stored import Shape
 
@@ -255,7 +255,7 @@ def scopes_of(spec: CellSpec) -> Iterator[tuple[str, CellSpec]]:
     UnsupportedError
         If variables cannot tell what a part of the tree does.
     """
-    layers = [_sides(cell) for cell in _layers(spec)]
+    layers = [_sides(cell) for cell in running_layers(spec)]
     uneven = len({len(sides) for sides in layers}) > 1 or any(len(cells) > 1 for sides in layers for cells in sides)
     for layer, sides in enumerate(layers):
         if uneven:
@@ -279,19 +279,10 @@ def _place(spec: CellSpec) -> str:
     return f"{place}/" if place else ""
 
 
-def _layers(spec: CellSpec) -> Iterator[CellSpec]:
-    """Yield what runs one after the other, without what acts in training only."""
-    for cell in layers_of(spec):
-        if cell.kind == "ZoneoutCell":
-            yield from _layers(cell.children[0])
-        elif cell.kind != "DropoutCell":
-            yield cell
-
-
 def _sides(cell: CellSpec) -> list[list[CellSpec]]:
     """Return the plain cells of each direction of a layer, the bottom one first."""
     sides = cell.children if cell.kind == "BidirectionalCell" else (cell,)
-    return [[_plain(each) for each in _layers(side)] for side in sides]
+    return [[_plain(each) for each in layers_of(side)] for side in sides]
 
 
 def _plain(cell: CellSpec) -> CellSpec:

@@ -20,8 +20,9 @@ import re
 from collections.abc import Iterator, Sequence
 
 from rnnx.errors import UnsupportedError
-from rnnx.formats.torch.names import GATE_ORDER, layers_without_dropout
+from rnnx.formats.torch.names import GATE_ORDER
 from rnnx.found import name_of
+from rnnx.fusion import flattened, in_inference, running_layers
 from rnnx.spec import CellSpec
 
 __all__ = ["Module", "modules_of"]
@@ -48,7 +49,7 @@ def modules_of(spec: CellSpec) -> Iterator[Module]:
     UnsupportedError
         If PyTorch has none that computes what a cell does; the message names the cell.
     """
-    for prefix, group in itertools.groupby(_in_a_row(spec), _prefix_of_numbered):
+    for prefix, group in itertools.groupby(flattened(in_inference(spec)), _prefix_of_numbered):
         layers = list(group)
         if prefix is not None and _make_one(prefix, layers):
             yield Module(prefix, tuple(map(_layer, layers)))
@@ -56,18 +57,9 @@ def modules_of(spec: CellSpec) -> Iterator[Module]:
             yield from map(_module, layers)
 
 
-def _in_a_row(spec: CellSpec) -> Iterator[CellSpec]:
-    """Yield what runs one after the other, less what acts in training only."""
-    if spec.kind in ("SequentialRNNCell", "ZoneoutCell"):
-        for child in spec.children:
-            yield from _in_a_row(child)
-    elif spec.kind != "DropoutCell":
-        yield spec
-
-
 def _module(spec: CellSpec) -> Module:
     if spec.kind == "FusedRNNCell":
-        return Module(spec.fields["prefix"], tuple(layers_without_dropout(spec)))
+        return Module(spec.fields["prefix"], tuple(running_layers(spec)))
     return Module(name_of(spec), (_layer(spec),))
 
 

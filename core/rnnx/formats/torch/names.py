@@ -26,11 +26,11 @@ from rnnx.building import fused_cell, plain_cell, two_directions
 from rnnx.cells import placement
 from rnnx.errors import WeightFormatError, nearest
 from rnnx.found import MAX_LAYERS, Assumptions, Found, built, joined, renamed_apart, stack_of
-from rnnx.fusion import layers_of
+from rnnx.fusion import running_layers
 from rnnx.spec import GATES, CellSpec
 from rnnx.weights.stored import Shape, Stored, blocks, gates
 
-__all__ = ["GATE_ORDER", "Place", "layers_without_dropout", "module_tensors", "parts_of_state_dict"]
+__all__ = ["GATE_ORDER", "Place", "module_tensors", "parts_of_state_dict"]
 
 #: The gates of each kind of cell, in the order in which a tensor holds them.
 GATE_ORDER: Mapping[str, tuple[str, ...]] = {
@@ -108,11 +108,6 @@ def module_tensors(
                 yield Stored(place.tensor("weight_hr", number, reverse), shapes[held[0].weight], held)
 
 
-def layers_without_dropout(spec: CellSpec) -> list[CellSpec]:
-    """Return the layers of a tree, less the dropout between them, which has no weights and acts in training only."""
-    return [layer for layer in layers_of(spec) if layer.kind != "DropoutCell"]
-
-
 def parts_of_state_dict(shapes: Mapping[str, Shape], assume: Assumptions) -> list[Found]:
     """Return the recurrent modules that a state dict holds, in natural order of their names; stacks as `joined` says.
 
@@ -164,7 +159,7 @@ class _Module:
         spec = self._spec(mode, f"{name}_")
         cell = built(spec)
         weights = placement.gate_shapes(cell, self._input_size)
-        stored = tuple(module_tensors(self._place, layers_without_dropout(spec), weights, self._biased))
+        stored = tuple(module_tensors(self._place, running_layers(spec), weights, self._biased))
         evidence = tuple(self._evidence(activation))
         return Found(name, spec, evidence, self._input_size, cell.output_size(self._input_size), stored)
 
