@@ -17,7 +17,7 @@ from rnnx.errors import RNNXError, WeightFormatError, nearest
 from rnnx.found import Assumptions, Found
 from rnnx.spec import CellSpec
 from rnnx.spelling import spelled
-from rnnx.weights.stored import Stored
+from rnnx.weights.stored import Stored, shapes_of
 
 __all__ = ["Accepted", "Archive", "Array", "Document", "Format", "Part", "naming", "selected"]
 
@@ -60,25 +60,31 @@ class Part:
         long as nobody asks for `cell`.
     evidence : tuple of str
         Why the part is taken for what it is.
+    given : BaseRNNCell, optional
+        The user's own cell that the part is.
     """
 
-    def __init__(self, spec: CellSpec | None, weights: Mapping[str, Array], evidence: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        spec: CellSpec | None,
+        weights: Mapping[str, Array],
+        evidence: tuple[str, ...] = (),
+        given: BaseRNNCell | None = None,
+    ) -> None:
         self._spec = spec
         self.weights = weights
         self.evidence = evidence
-        self._given: BaseRNNCell | None = None
+        self._given = given
 
     @classmethod
     def of(cls, cell: BaseRNNCell, evidence: tuple[str, ...] = ()) -> Part:
         """Return the part that a cell with weights is."""
-        part = cls(None, cell.unpack_weights(cell.get_params()), evidence)
-        part._given = cell
-        return part
+        return cls(None, cell.unpack_weights(cell.get_params()), evidence, cell)
 
     @property
-    def is_described(self) -> bool:
-        """Whether the tree is known by its description, and not the user's own."""
-        return self._spec is not None
+    def given(self) -> BaseRNNCell | None:
+        """The user's own cell that the part is, if it is one."""
+        return self._given
 
     @property
     def spec(self) -> CellSpec:
@@ -96,7 +102,17 @@ class Part:
     @functools.cached_property
     def input_size(self) -> int:
         """The width of the part's inputs, as its weights tell it."""
-        return spelled(self.tree(), {name: array.shape for name, array in self.weights.items()})[0]
+        return spelled(self.tree(), self.shapes)[0]
+
+    @functools.cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of every weight by name."""
+        return shapes_of(self.weights)
+
+    @functools.cached_property
+    def dtype(self) -> str:
+        """The name of the weights' dtype; empty without weights."""
+        return next((self.weights[name].dtype.name for name in self.weights), "")
 
     def tree(self) -> BaseRNNCell:
         """Return the cell tree, with or without its weights."""

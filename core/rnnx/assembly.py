@@ -16,18 +16,20 @@ from rnnx.cells import BaseRNNCell, RNNCell, placement
 from rnnx.cells.arguments import FLOATING
 from rnnx.cells.node import Node
 from rnnx.errors import ShapeError, WeightFormatError
-from rnnx.found import Found, built
+from rnnx.found import Found, built, name_of
+from rnnx.fusion import all_unfused, layers_of, without_modifiers
 from rnnx.remembering import STORED, note_of
+from rnnx.spec import CellSpec
 from rnnx.spelling import accepted_names, plain_leaves
-from rnnx.weights.stored import Block, Composed, Stored, as_named, put_together, taken_apart
+from rnnx.weights.stored import Block, Composed, Stored, as_named, put_together, same_bits, taken_apart
 
 __all__ = [
     "activation_in",
-    "arrays_of",
     "assembled",
     "assembled_as",
     "fitted",
     "gates_apart",
+    "refuse_ambiguous",
     "tensors_of",
 ]
 
@@ -66,28 +68,14 @@ def assembled_as(
 
 
 def fitted(found: Sequence[Found], cell: BaseRNNCell) -> Found:
-    """Return the parts as one whose weights go to the cells of the user's own tree, in order.
+    """Return the parts as one whose weights go to the cells of the user's own tree: by prefix, or else in order.
 
     Raises
     ------
     WeightFormatError
-        If the tree has other cells than the parts have.
+        If the tree has other cells than the parts have, or it is open which weights are whose.
     """
-    if not found:
-        raise WeightFormatError("no recurrent weights were found, of which the cell given could have its own")
-    theirs = [leaf for each in found for leaf in plain_leaves(BaseRNNCell.from_spec(each.spec))]
-    mine = list(plain_leaves(cell))
-    if len(theirs) != len(mine):
-        names = ", ".join(repr(each.name) for each in found)
-        raise WeightFormatError(
-            f"the cell given has {len(mine)} plain cells with weights, and the parts {names} have {len(theirs)}: give "
-            "select= for one of them, or another tree"
-        )
-    renames: dict[str, str] = {}
-    for leaf, own in zip(theirs, mine, strict=True):
-        if _equation(leaf) != _equation(own):
-            raise WeightFormatError(f"the cell given has {_described(own)} where the file has {_described(leaf)}")
-        renames.update(zip(leaf.gate_shapes(1), own.gate_shapes(1), strict=True))
+    renames = _corresponding(found, cell)
 
     def renamed(block: Block) -> Block:
         return Block(renames[block.weight], None if block.addend is None else renames[block.addend])
@@ -101,37 +89,81 @@ def fitted(found: Sequence[Found], cell: BaseRNNCell) -> Found:
     return Found("cell", cell.spec, evidence, found[0].input_size, found[-1].output_size, tuple(stored))
 
 
+def _corresponding(found: Sequence[Found], cell: BaseRNNCell) -> dict[str, str]:
+    """Return, for each weight of the parts, what the user's tree calls it."""
+    if not found:
+        raise WeightFormatError("no recurrent weights were found, of which the cell given could have its own")
+    theirs = [leaf for each in found for leaf in plain_leaves(BaseRNNCell.from_spec(each.spec))]
+    mine, names = list(plain_leaves(cell)), ", ".join(repr(each.name) for each in found)
+    if len(theirs) != len(mine):
+        raise WeightFormatError(
+            f"the cell given has {len(mine)} plain cells with weights, and the parts {names} have {len(theirs)}: give "
+            "select= for one of them, or another tree"
+        )
+    by_prefix = _by_prefix(found, mine)
+    if by_prefix is not None:
+        mine = by_prefix
+    elif len(found) > 1:
+        called = ", ".join(repr(leaf.weights_prefix) for leaf in mine)
+        raise WeightFormatError(
+            f"the file has the parts {names}, and the cells given are called {called}: give them the prefixes "
+            f"{', '.join(repr(name_of(each.spec)) for each in found)}, or select= for one part"
+        )
+    elif _directions(found[0].spec) != _directions(cell.spec):
+        raise WeightFormatError(f"the cell given runs in other directions than part {names}, {found[0].spec.to_json()}")
+    renames: dict[str, str] = {}
+    for leaf, own in zip(theirs, mine, strict=True):
+        if _equation(leaf) != _equation(own):
+            raise WeightFormatError(f"the cell given has {_described(own)} where the file has {_described(leaf)}")
+        renames.update(zip(leaf.gate_shapes(1), own.gate_shapes(1), strict=True))
+    if len(set(renames.values())) < len(renames):
+        raise WeightFormatError(f"cells of the tree given share weights, and those of {names} have their own")
+    return renames
+
+
+def _by_prefix(found: Sequence[Found], mine: Sequence[Node]) -> list[Node] | None:
+    """Return the user's cells in the order of the parts' cells, if they are called alike; None otherwise."""
+    called = {leaf.weights_prefix: leaf for leaf in mine}
+    ordered = []
+    for each in found:
+        leaves = list(plain_leaves(BaseRNNCell.from_spec(each.spec)))
+        for leaf in leaves:
+            # A part of one cell may be called as a whole, as an nn.LSTM of one layer is.
+            names = [leaf.weights_prefix, *([name_of(each.spec)] if len(leaves) == 1 else [])]
+            ordered += [called[name] for name in names if name in called][:1]
+    return ordered if len({id(leaf) for leaf in ordered}) == len(mine) else None
+
+
+def _directions(spec: CellSpec) -> list[Any]:
+    """Return how many cells run one after the other, and which of them side by side."""
+    layers = layers_of(without_modifiers(all_unfused(spec)))
+    return [[_directions(side) for side in layer.children] for layer in layers]
+
+
 def activation_in(cell: BaseRNNCell) -> str | None:
     """Return the activation of a tree's plain recurrent cells, if it is the same in all of them and has a name."""
     found = {_equation(leaf)[1].get("activation") for leaf in plain_leaves(cell) if isinstance(leaf, RNNCell)}
     return found.pop() if len(found) == 1 else None
 
 
-def arrays_of(archive: Archive) -> dict[str, Array]:
-    """Return every array by name, recurrent weights one a gate; those that cells share are there once.
+def refuse_ambiguous(archive: Archive) -> None:
+    """Refuse an extra array that is called as a weight of a part may be, in files where names tell weights.
 
     Raises
     ------
     WeightFormatError
-        If two arrays have one name, or an extra one has a name under which a part's weights are looked for.
+        If there is one.
     """
-    arrays: dict[str, Array] = {}
-    for part in archive.parts.values():
-        for name, array in part.weights.items():
-            if not _same(arrays.setdefault(name, array), array):
-                raise WeightFormatError(f"two parts have a weight called {name!r} each: give one another prefix=")
     accepted = {name for part in archive.parts.values() for name in accepted_names(part.tree())}
     clash = sorted(accepted & archive.extra.keys())
     if clash:
         raise WeightFormatError(f"an extra array is called {clash[0]!r}, as weights of a cell are: rename it")
-    return {**arrays, **archive.extra}
 
 
 def gates_apart(archive: Archive) -> dict[str, Sequence[Stored]]:
     """Return the layout of files whose weights stand one a gate under their own names, by the parts' names."""
     return {
-        name: [as_named(weight, array.shape) for weight, array in part.weights.items()]
-        for name, part in archive.parts.items()
+        name: [as_named(weight, shape) for weight, shape in part.shapes.items()] for name, part in archive.parts.items()
     }
 
 
@@ -157,15 +189,21 @@ def tensors_of(
         If something would be lost, or two tensors have one name.
     """
     tensors: dict[str, Array | Composed] = {}
-    seen: dict[str, Stored] = {}
+    seen: dict[str, tuple[Stored, Part]] = {}
     for name, part in archive.parts.items():
         for stored in layouts[name]:
-            if seen.setdefault(stored.name, stored) != stored:
-                raise WeightFormatError(_twice(stored.name))
+            other, owner = seen.setdefault(stored.name, (stored, part))
+            if other != stored or not all(_same_weight(block, owner, part) for block in stored.blocks):
+                raise WeightFormatError(
+                    f"two parts would have a tensor called {stored.name!r} each: give select= (--select) for one of them, "
+                    "or cells with prefixes of their own"
+                )
         tensors.update(put_together(layouts[name], part.weights, where, accepted.merge_biases))
     for name in archive.extra:
         if name in tensors:
-            raise WeightFormatError(_twice(name))
+            raise WeightFormatError(
+                f"an array and a weight would both be called {name!r}: give the part another prefix= (--prefix)"
+            )
     return {**tensors, **archive.extra}
 
 
@@ -214,9 +252,6 @@ def _described(leaf: Node) -> str:
     return f"{kind}({', '.join(f'{key}={value!r}' for key, value in fields.items())})"
 
 
-def _twice(name: str) -> str:
-    return f"two tensors would be called {name!r}: give the part another prefix= (--prefix)"
-
-
-def _same(one: Array, other: Array) -> bool:
-    return one is other or (one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes())
+def _same_weight(block: Block, one: Part, other: Part) -> bool:
+    names = [name for name in (block.weight, block.addend) if name is not None]
+    return one is other or all(same_bits(one.weights[name], other.weights[name]) for name in names)

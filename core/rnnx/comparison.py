@@ -5,14 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 
-import numpy as np
-
 from rnnx.archive import Archive, Array, Part
 from rnnx.errors import WeightFormatError
 from rnnx.registry import get_backend
 from rnnx.spelling import plain_leaves
 from rnnx.trials import Form, in_dtype_of, measured, random_trial
 from rnnx.verification import Difference, difference
+from rnnx.weights.stored import same_bits
 
 __all__ = ["Comparison", "PartComparison", "compared"]
 
@@ -59,7 +58,7 @@ class Comparison:
 
 
 def compared(one: Archive, other: Archive) -> Comparison:
-    """Compare two files, part by part in their order.
+    """Compare two files, part by part: those whose weights are called alike, or else in their order.
 
     Raises
     ------
@@ -69,9 +68,16 @@ def compared(one: Archive, other: Archive) -> Comparison:
     if len(one.parts) != len(other.parts):
         names = [", ".join(map(repr, archive.parts)) or "none" for archive in (one, other)]
         raise WeightFormatError(f"the files have other recurrent parts: {names[0]} and {names[1]}")
-    pairs = zip(one.parts.items(), other.parts.items(), strict=True)
-    parts = tuple(_compared(name, part, again, its) for (name, part), (again, its) in pairs)
+    parts = tuple(_compared(name, one.parts[name], again, other.parts[again]) for name, again in _pairs(one, other))
     return Comparison(parts, tuple(_differing(one.extra, other.extra)) + tuple(_differing(one.files, other.files)))
+
+
+def _pairs(one: Archive, other: Archive) -> list[tuple[str, str]]:
+    names = {frozenset(part.shapes): name for name, part in other.parts.items()}
+    alike = [(name, names.get(frozenset(part.shapes))) for name, part in one.parts.items()]
+    if len({again for _, again in alike}) == len(one.parts) and all(again is not None for _, again in alike):
+        return [(name, again) for name, again in alike if again is not None]
+    return list(zip(one.parts, other.parts, strict=True))
 
 
 def _compared(name: str, part: Part, again: str, its: Part) -> PartComparison:
@@ -103,5 +109,4 @@ def _differing(one: Mapping[str, Array | bytes], other: Mapping[str, Array | byt
 def _same(one: Array | bytes, other: Array | bytes) -> bool:
     if isinstance(one, bytes) or isinstance(other, bytes):
         return one == other
-    same = one.dtype == other.dtype and one.shape == other.shape
-    return same and np.ascontiguousarray(one).tobytes() == np.ascontiguousarray(other).tobytes()
+    return same_bits(one, other)

@@ -6,6 +6,7 @@ import dataclasses
 import errno
 import glob
 import os
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,12 +15,22 @@ from rnnx.assembly import activation_in, assembled, assembled_as, fitted
 from rnnx.cells import BaseRNNCell, placement
 from rnnx.discovery import resolved
 from rnnx.errors import WeightFormatError, nearest
-from rnnx.found import NOTHING, Assumptions, name_of
+from rnnx.found import NOTHING, Assumptions, name_of, named
 from rnnx.mapping import Mapped, mapped
 from rnnx.registry import backend_of, list_formats
 from rnnx.reshaping import Changes, changed
 
-__all__ = ["Conversion", "convert", "converted", "infer", "load", "load_all", "read_archive", "save"]
+__all__ = [
+    "Conversion",
+    "convert",
+    "converted",
+    "format_for",
+    "infer",
+    "load",
+    "load_all",
+    "read_archive",
+    "save",
+]
 
 PathLike = str | os.PathLike[str]
 
@@ -61,15 +72,18 @@ def load(
     *,
     activation: str | None = None,
     forget_bias: float | None = None,
+    from_: str | None = None,
 ) -> tuple[BaseRNNCell, dict[str, Array]]:
     """Read a cell tree with its weights, and every other array, from a file of any format.
 
     Parameters
     ----------
     path : path
-        A portable file, or an MXNet checkpoint's ``prefix-0001.params`` (with ``prefix-symbol.json`` beside it or not).
+        A file of any format: a portable one, an MXNet checkpoint's ``prefix-0001.params`` (with ``prefix-symbol.json``
+        beside it or not), or one of another framework.
     cell : BaseRNNCell, optional
-        The tree, where the file does not tell it; its weights are loaded in place, and it is returned.
+        The tree, where the file does not tell it; its weights are loaded in place, and it is returned. They are found
+        by the names that the tree gives them, or in files of other frameworks by the places of its cells, or in order.
     select : str, optional
         Which recurrent part, where the file has several.
     backend : str, optional
@@ -78,6 +92,8 @@ def load(
         The plain recurrent cells' activation, where the file does not tell it.
     forget_bias : float, optional
         What the code that made a TensorFlow 1 checkpoint adds to the forget gates when it runs.
+    from_ : str, optional
+        The format; told by the file's content otherwise.
 
     Returns
     -------
@@ -93,18 +109,18 @@ def load(
         If the file is damaged or of no known format, has no recurrent part or several, or does not tell something; the
         message says what, and what to give.
     """
-    archive = read_archive(path, cell, Assumptions(activation, forget_bias))
-    part = selected(archive, select, path)
+    archive = read_archive(path, cell, Assumptions(activation, forget_bias), from_, select)
+    part = selected(archive, None if cell is not None else select, path)
     if backend is not None:
         part.cell.to(backend)
     return part.cell, dict(archive.extra)
 
 
 def load_all(
-    path: PathLike, *, activation: str | None = None, forget_bias: float | None = None
+    path: PathLike, *, activation: str | None = None, forget_bias: float | None = None, from_: str | None = None
 ) -> dict[str, BaseRNNCell]:
     """Return every recurrent part of a file by name; see `load`."""
-    parts = infer(path, activation=activation, forget_bias=forget_bias)
+    parts = infer(path, activation=activation, forget_bias=forget_bias, from_=from_)
     return {name: part.cell for name, part in parts.items()}
 
 
@@ -191,10 +207,10 @@ def convert(
     UnsupportedError
         If a part has no fused form, or the target has nothing that computes the same.
     """
-    archive = read_archive(src, cell, Assumptions(activation, forget_bias), from_)
-    conversion = converted(
-        archive, src, dst, to, Changes(select, prefix, fuse, unfuse, dtype, drop_files, weights_only)
-    )
+    changes = Changes(select, prefix, fuse, unfuse, dtype, drop_files, weights_only)
+    target = format_for(dst, to)
+    archive = read_archive(src, cell, Assumptions(activation, forget_bias), from_, select)
+    conversion = converted(archive, src, dst, target, changes)
     conversion.write(Accepted(merge_biases))
     return conversion.content
 
@@ -214,15 +230,31 @@ class Conversion:
             self.format.write(self.path, self.content, accepted)
 
     def mapped(self, accepted: Accepted) -> list[Mapped]:
-        """Return which tensors the file's tensors will be made of; errors as of `write`, but nothing is written."""
-        with naming(self.path):
-            return mapped(self.source, self.content, self.format, accepted)
+        """Return which tensors the file's tensors will be made of; errors as of `write`.
+
+        A file is written, to a temporary folder: no other way tells as much of what a format refuses.
+        """
+        with naming(self.path), tempfile.TemporaryDirectory(prefix="rnnx-") as folder:
+            self.format.write(Path(folder) / self.path.name, self.content, accepted)
+        return mapped(self.source, self.content, self.format)
 
 
-def converted(archive: Archive, src: PathLike, dst: PathLike, to: str | None, changes: Changes) -> Conversion:
+def converted(archive: Archive, src: PathLike, dst: PathLike, target: Format, changes: Changes) -> Conversion:
     """Return the conversion of what was read from `src` to a file `dst`; see `convert`."""
-    target = _format(to) if to else _format_of_suffix(Path(dst))
+    if any(part.given is not None for part in archive.parts.values()):
+        changes = dataclasses.replace(changes, select=None)  # which part it is was said when it was read
     return Conversion(archive, changed(archive, changes, src), target, Path(dst))
+
+
+def format_for(dst: PathLike, to: str | None) -> Format:
+    """Return the format to write: the one named, or else the one that the ending tells.
+
+    Raises
+    ------
+    WeightFormatError
+        If there is none.
+    """
+    return _format(to) if to else _format_of_suffix(Path(dst))
 
 
 def read_archive(
@@ -230,24 +262,28 @@ def read_archive(
     cell: BaseRNNCell | None = None,
     assume: Assumptions = NOTHING,
     from_: str | None = None,
+    select: str | None = None,
 ) -> Archive:
-    """Return everything that a file holds; see `load`."""
+    """Return everything that a file holds; see `load`. Parts are selected only for a cell that is given."""
     place = Path(path)
     source = _format(from_) if from_ else _format_of_content(place)
     with naming(place):
         document = source.read(place)
         if cell is None:
             return assembled(document, source.find(document, assume), source.name)
-        return _read_as(source, document, assume, cell)
+        return _read_as(source, document, assume, cell, select)
 
 
-def _read_as(source: Format, document: Document, assume: Assumptions, cell: BaseRNNCell) -> Archive:
+def _read_as(source: Format, document: Document, assume: Assumptions, cell: BaseRNNCell, select: str | None) -> Archive:
     told = source.spelled(document, cell)
     if told is None:
         # What the tree tells need not be said again.
         assume = dataclasses.replace(assume, activation=assume.activation or activation_in(cell))
-        found = fitted(source.find(document, assume), cell)
-        told = found.input_size, found.stored
+        found = source.find(document, assume)
+        if select is not None:
+            found = [named(found, select)]
+        part = fitted(found, cell)
+        told = part.input_size, part.stored
     return assembled_as(document, cell, *told, source.name)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 from rnnx.cells import BaseRNNCell
-from rnnx.errors import RNNXError, UnsupportedError, WeightFormatError
+from rnnx.errors import RNNXError, UnsupportedError, WeightFormatError, nearest
 from rnnx.spec import CellSpec
 from rnnx.weights.stored import Stored
 
@@ -23,6 +23,7 @@ __all__ = [
     "joined",
     "leaf_prefixes",
     "name_of",
+    "named",
     "natural",
     "renamed_apart",
     "stack_of",
@@ -158,6 +159,23 @@ def renamed_apart(parts: Sequence[Named]) -> list[Named]:
         again = f"#{seen[part.name]}" if seen[part.name] > 1 else ""
         apart.append(dataclasses.replace(part, name=part.name + again))
     return apart
+
+
+def named(parts: Sequence[Found], name: str) -> Found:
+    """Return the part of that name.
+
+    Raises
+    ------
+    WeightFormatError
+        If there is none; the message lists those that there are.
+    """
+    for part in parts:
+        if part.name == name:
+            return part
+    names = [part.name for part in parts]
+    raise WeightFormatError(
+        f"there is no recurrent part {name!r}{nearest(name, names)}; there are {', '.join(map(repr, names)) or 'none'}"
+    )
 
 
 def joined(parts: Sequence[Found]) -> list[Found]:

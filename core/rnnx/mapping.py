@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 
-from rnnx.archive import Accepted, Archive, Format, Part
-from rnnx.assembly import tensors_of
+from rnnx.archive import Archive, Format, Part
 from rnnx.remembering import layouts_read
 from rnnx.weights.stored import Shape, Stored, as_named
 
@@ -36,16 +35,9 @@ class Mapped:
     part: str | None = None
 
 
-def mapped(source: Archive, content: Archive, target: Format, accepted: Accepted) -> list[Mapped]:
-    """Return, for each tensor that the target will hold, the tensors of the source that it is made of.
-
-    Raises
-    ------
-    RNNXError
-        If the target would refuse the content.
-    """
+def mapped(source: Archive, content: Archive, target: Format) -> list[Mapped]:
+    """Return, for each tensor that the target will hold, the tensors of the source that it is made of."""
     layouts = target.layouts(content)
-    tensors_of(content, layouts, target.name, accepted)
     found = [each for name in content.parts for each in _of_part(name, source, content.parts[name], layouts[name])]
     return found + [Mapped(name, array.shape, {name: array.shape}) for name, array in content.extra.items()]
 
@@ -62,6 +54,7 @@ def _of_part(name: str, source: Archive, part: Part, layout: Sequence[Stored]) -
 
 def _places(source: Archive, name: str) -> dict[str, Stored]:
     """Return, for each weight of a part, the tensor that holds it in the file read."""
-    weights = source.parts[name].weights
-    layout = layouts_read(source).get(name) or [as_named(weight, array.shape) for weight, array in weights.items()]
+    layout = layouts_read(source).get(name) or [
+        as_named(weight, shape) for weight, shape in source.parts[name].shapes.items()
+    ]
     return {block.weight: stored for stored in layout for block in stored.blocks}

@@ -30,6 +30,7 @@ __all__ = [
     "description",
     "forgotten",
     "layouts_read",
+    "misfit",
     "note_of",
     "notes_in",
     "remembered",
@@ -92,13 +93,25 @@ def _layout(plain: Any, where: str) -> tuple[Stored, ...]:
 
 
 def _fits(layout: Sequence[Stored], part: Part) -> bool:
-    """Say whether the tensors are made of the part's weights."""
-    weights = part.weights
-    for each in layout:
-        names = {name for block in each.blocks for name in (block.weight, block.addend) if name is not None}
-        if not names <= weights.keys() or not composes(each, [weights[block.weight].shape for block in each.blocks]):
-            return False
-    return True
+    return misfit(layout, part.shapes) is None
+
+
+def misfit(layout: Sequence[Stored], weights: Mapping[str, Shape]) -> str | None:
+    """Return why tensors are not made of weights of these shapes, each held once; None if they are."""
+    blocks = [block for stored in layout for block in stored.blocks]
+    for block in blocks:
+        for name in (block.weight, block.addend or block.weight):
+            if name not in weights or weights[name] != weights.get(block.weight):
+                return f"there is no weight {name!r}, or it has another shape"
+    held = Counter(name for block in blocks for name in (block.weight, block.addend) if name is not None)
+    for stored in layout:
+        if not stored.blocks or not composes(stored, [weights[block.weight] for block in stored.blocks]):
+            return f"tensor {stored.name!r} cannot be made of the weights said to be in it"
+        # A tensor that is called as a weight is taken for it in files of MXNet.
+        if stored.name in weights and [block.weight for block in stored.blocks] != [stored.name]:
+            return f"tensor {stored.name!r} is called as a weight, and said to hold others"
+    twice = [name for name, times in held.items() if times > 1]
+    return f"two tensors hold weight {twice[0]!r}" if twice else None
 
 
 # -- which trees were written -----------------------------------------------------------------------------------------
@@ -168,11 +181,10 @@ def _check_holds(
     name: str, layout: Sequence[Stored], weights: Mapping[str, Shape], shapes: Mapping[str, Shape]
 ) -> None:
     """Refuse a layout unless its tensors are there and hold each weight once; biases may be left out, and are zero."""
-    blocks = [block for stored in layout for block in stored.blocks]
-    held = Counter(each for block in blocks for each in (block.weight, block.addend) if each)
-    for weight in held:
-        if weight not in weights or held[weight] > 1:
-            raise WeightFormatError(f"{PARTS!r}: part {name!r} has no weight {weight!r}, or two tensors hold it")
+    why = misfit(_once(layout), weights)
+    if why is not None:
+        raise WeightFormatError(f"{PARTS!r}: part {name!r}: {why}")
+    held = {each for stored in layout for block in stored.blocks for each in (block.weight, block.addend)}
     for weight in weights:
         if weight not in held and not weight.endswith("_bias"):
             raise WeightFormatError(f"{PARTS!r}: no tensor holds weight {weight!r} of part {name!r}")
@@ -181,5 +193,8 @@ def _check_holds(
             raise WeightFormatError(
                 f"{PARTS!r}: tensor {stored.name!r} has shape {shapes.get(stored.name)}, expected {stored.shape}"
             )
-        if not composes(stored, [weights[block.weight] for block in stored.blocks]):
-            raise WeightFormatError(f"{PARTS!r}: tensor {stored.name!r} cannot be made of the weights said to be in it")
+
+
+def _once(layout: Sequence[Stored]) -> list[Stored]:
+    """Return the tensors less those that hold what another holds as well, as of cells that share their weights."""
+    return list({stored.blocks: stored for stored in layout}.values())

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+import functools
+from collections.abc import Callable
 
-from rnnx.archive import Archive, Array, Part, selected
-from rnnx.cells import placement
+from rnnx.archive import Archive, Part, selected
+from rnnx.cells import BaseRNNCell, placement
 from rnnx.cells.arguments import FLOATING
 from rnnx.errors import UnsupportedError, WeightFormatError
 from rnnx.found import name_of
 from rnnx.fusion import all_unfused, fused_spec, without_modifiers
 from rnnx.remembering import forgotten
 from rnnx.spec import CellSpec
+from rnnx.weights.stored import Cast
 
 __all__ = ["Changes", "changed"]
+
+#: Files beside the arrays that do not say of what dtype weights are: MXNet's symbol, a training checkpoint's numbers.
+_WITHOUT_DTYPES = {"symbol.json", "checkpoint.json"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,22 +62,31 @@ def changed(archive: Archive, changes: Changes, source: object) -> Archive:
     WeightFormatError
         If no part is called as the one selected, or a file beside the arrays describes trees that are changed.
     """
+    described = archive.files
     if changes.select is not None:
         part = selected(archive, changes.select, source)
         archive = Archive({changes.select: part}, {}, {}, archive.notes)
-    dropped = archive.files if changes.drop_files else {}
-    archive = dataclasses.replace(archive, files={} if dropped else archive.files)
-    parts = {name: _changed(part, changes) for name, part in archive.parts.items()}
-    pairs = zip(archive.parts.values(), parts.values(), strict=True)
-    if archive.files and any(new is not old and new.spec != old.spec for old, new in pairs):
-        raise WeightFormatError(
-            f"{', '.join(archive.files)} beside {source} describes the network as it is, and cannot be rewritten: "
-            "drop_files=True (--drop-files) leaves it out"
-        )
-    made = dataclasses.replace(archive, parts=parts)
+    if changes.drop_files:
+        archive = dataclasses.replace(archive, files={})
+    made = dataclasses.replace(archive, parts={name: _changed(part, changes) for name, part in archive.parts.items()})
+    _refuse_stale(archive, made, source)
     # What describes the network rules how weights are stored. Without it they are stored as the tree asked for wants.
-    same = not dropped and (archive.files or not changes.of_trees)
+    same = archive.files if described else not changes.of_trees
     return made if same else forgotten(made)
+
+
+def _refuse_stale(archive: Archive, made: Archive, source: object) -> None:
+    """Refuse changes of what files beside the arrays describe: trees, or dtypes that they name."""
+    for name, part in archive.parts.items():
+        new = made.parts[name]
+        other_tree = new is not part and new.spec != part.spec
+        told = archive.files.keys() - (set() if other_tree else _WITHOUT_DTYPES)
+        named = sorted(told) if other_tree or new.dtype != part.dtype else []
+        if named:
+            raise WeightFormatError(
+                f"{', '.join(named)} beside {source} describes the network as it is, and cannot be rewritten: "
+                "drop_files=True (--drop-files) leaves it out"
+            )
 
 
 def _changed(part: Part, changes: Changes) -> Part:
@@ -90,7 +104,9 @@ def _changed(part: Part, changes: Changes) -> Part:
         names = dict(zip(_gate_names(old), _gate_names(spec), strict=True))
         weights = {names[name]: array for name, array in weights.items()}
     if changes.dtype is not None:
-        weights = _Cast(weights, changes.dtype)
+        weights = Cast(weights, functools.partial(placement.cast, dtype=changes.dtype))
+    if part.given is not None and spec == part.spec:
+        return Part(spec, weights, part.evidence, part.given)
     return Part(spec, weights, part.evidence)
 
 
@@ -102,21 +118,6 @@ def _renamed(spec: CellSpec, rename: Callable[[str], str]) -> CellSpec:
 
 
 def _gate_names(spec: CellSpec) -> list[str]:
-    return list(placement.gate_shapes(Part(spec, {}).tree(), 1))
-
-
-class _Cast(Mapping[str, Array]):
-    """Weights that are cast one by one, when they are asked for."""
-
-    def __init__(self, weights: Mapping[str, Array], dtype: str) -> None:
-        self._weights, self._dtype = weights, dtype
-
-    def __getitem__(self, name: str) -> Array:
-        array: Array = placement.cast(self._weights[name], self._dtype)
-        return array
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._weights)
-
-    def __len__(self) -> int:
-        return len(self._weights)
+    """Return the names of a tree's weights, the same ones of two trees in the same order."""
+    leaves = BaseRNNCell.from_spec(spec).leaves()
+    return [name for leaf in leaves for gates in leaf.gate_weights().values() for name in gates]

@@ -163,6 +163,22 @@ class Node:
         """Return the weights that are the cell's own, not its children's."""
         return self._params.parameters()
 
+    @property
+    def weights_prefix(self) -> str:
+        """What the names of this leaf's weights begin with."""
+        return self._params.prefix
+
+    @property
+    def has_anothers_weights(self) -> bool:
+        """Whether the weights bear another cell's prefix."""
+        return self.weights_prefix != self._prefix and bool(self.own_parameters())
+
+    def walk(self) -> Iterator[Node]:
+        """Yield this cell and all below it, parents first."""
+        yield self
+        for cell in self._cells:
+            yield from cell.walk()
+
     def leaves(self) -> Iterator[Node]:
         """Yield the cells of the tree that have no children, in order."""
         if not self._cells:
@@ -279,7 +295,7 @@ class Node:
         kind = type(self)
         name = kind.__name__ if Node._classes.get(kind.__name__) is kind else f"{kind.__module__}:{kind.__qualname__}"
         fields = self._fields()
-        if self._params.prefix != self._prefix and self.own_parameters():
+        if self.has_anothers_weights:
             fields["params"] = self._params.prefix
         return CellSpec(name, fields, tuple(cell.spec for cell in self._cells))
 

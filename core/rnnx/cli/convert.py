@@ -20,7 +20,7 @@ from rnnx.cli.options import assuming, json_option
 from rnnx.cli.screen import console, print_json, progress_bar, said
 from rnnx.comparison import Comparison, PartComparison, compared
 from rnnx.errors import RNNXError, WeightFormatError
-from rnnx.files import Conversion, converted, read_archive
+from rnnx.files import Conversion, converted, format_for, read_archive
 from rnnx.found import Assumptions
 from rnnx.mapping import Mapped
 from rnnx.reshaping import Changes
@@ -70,15 +70,18 @@ def convert(
     """
     accepted = Accepted(merge_biases)
     with progress_bar("converting", as_json) as advance:
+        asked = Changes(**changes)
+        target = format_for(dst, to)
         advance(0, 3, f"reading {src}")
-        conversion = converted(read_archive(src, cell, assume, from_), src, dst, to, Changes(**changes))
+        archive = read_archive(src, cell, assume, from_, asked.select)
+        conversion = converted(archive, src, dst, target, asked)
         if dry_run:
             _show_mapped(conversion, conversion.mapped(accepted), as_json)
             return
         advance(1, 3, f"writing {dst}")
         conversion.write(accepted)
         advance(2, 3, f"reading {dst} again" if verify else "")
-        comparison = _compared(conversion, assume) if verify else None
+        comparison = _compared(conversion, assume, asked) if verify else None
     _show(src, conversion, comparison, as_json)
     context.exit(0 if comparison is None or comparison.agrees else DIFFERS)
 
@@ -115,7 +118,7 @@ def _style(comparison: Comparison) -> str:
 # -- what was read again ----------------------------------------------------------------------------------------------
 
 
-def _compared(conversion: Conversion, assume: Assumptions) -> Comparison:
+def _compared(conversion: Conversion, assume: Assumptions, asked: Changes) -> Comparison:
     """Read the file again and compare it; a format that does not describe networks is told the tree."""
     content, path = conversion.content, conversion.path
     activations = {activation_in(part.tree()) for part in content.parts.values()} - {None}
@@ -127,9 +130,9 @@ def _compared(conversion: Conversion, assume: Assumptions) -> Comparison:
         again = read_archive(path, cell, told, conversion.format.name)
     except RNNXError as error:
         raise WeightFormatError(f"{path} was written, and cannot be read again without saying more: {error}") from error
-    # The networks as they were read; of all else, what was to be written.
-    meant = dataclasses.replace(content, parts={name: conversion.source.parts[name] for name in content.parts})
-    return compared(meant, again)
+    # The networks as they were read, unless another was asked for; of all else, what was to be written.
+    parts = content.parts if asked.weights_only else {name: conversion.source.parts[name] for name in content.parts}
+    return compared(dataclasses.replace(content, parts=parts), again)
 
 
 def _told(comparison: Comparison) -> Iterator[str]:

@@ -32,12 +32,11 @@ def describe(file: Path, archive: Archive, plans: bool = True) -> Facts:
 
 def facts_of(part: Part) -> Facts:
     """Return the sizes of a part: number and dtype of its weights, widths of inputs and outputs."""
-    shapes = {name: array.shape for name, array in part.weights.items()}
     cell = part.tree()
     width = part.input_size
     return {
-        "dtype": ", ".join(sorted({str(array.dtype) for array in part.weights.values()})),
-        "parameters": sum(map(math.prod, shapes.values())),
+        "dtype": part.dtype,
+        "parameters": sum(map(math.prod, part.shapes.values())),
         "input_size": width,
         "output_size": cell.output_size(width),
     }

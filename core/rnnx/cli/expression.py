@@ -10,7 +10,8 @@ from typing import Any
 
 import rnnx
 from rnnx.cells import BaseRNNCell
-from rnnx.errors import UnsupportedError, nearest
+from rnnx.errors import RNNXError, UnsupportedError, nearest
+from rnnx.found import built
 from rnnx.spec import KINDS
 
 __all__ = ["cell_of"]
@@ -27,7 +28,9 @@ def cell_of(text: str) -> BaseRNNCell:
         If it is something else, or takes no such arguments.
     """
     try:
-        return _cell(ast.parse(text.strip(), mode="eval").body)
+        return _bounded(_cell(ast.parse(text.strip(), mode="eval").body))
+    except RNNXError:
+        raise
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise UnsupportedError(f"{text[:200]!r} is no cell tree as Python writes it: {error}") from error
 
@@ -37,6 +40,11 @@ def _cell(node: ast.expr) -> BaseRNNCell:
     if not isinstance(made, BaseRNNCell):
         raise UnsupportedError(f"{ast.unparse(node)!r} is no cell; write one such as FusedRNNCell(60, num_layers=2)")
     return made
+
+
+def _bounded(cell: BaseRNNCell) -> BaseRNNCell:
+    built(cell.spec)
+    return cell
 
 
 def _value(node: ast.expr) -> Any:
@@ -57,6 +65,8 @@ def _call(node: ast.Call) -> BaseRNNCell:
             f"no cell is called {name!r}{nearest(name, KINDS)}; a stack is written as a list of cells"
         )
     arguments = [_value(each) for each in node.args]
+    if any(each.arg is None for each in node.keywords):
+        raise UnsupportedError(f"{ast.unparse(node)}: write the arguments out, without **")
     options = {each.arg: _value(each.value) for each in node.keywords if each.arg is not None}
     try:
         cell: BaseRNNCell = getattr(rnnx, name)(*arguments, **options)

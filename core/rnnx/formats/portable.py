@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from rnnx.archive import Accepted, Archive, Document, Format
-from rnnx.assembly import arrays_of, gates_apart
+from rnnx.assembly import gates_apart, refuse_ambiguous, tensors_of
 from rnnx.cells import BaseRNNCell
 from rnnx.errors import WeightFormatError
 from rnnx.found import Assumptions, Found
@@ -71,7 +71,8 @@ class PortableFormat(Format):
 
     def write(self, path: Path, archive: Archive, accepted: Accepted) -> None:
         """Write a portable file; see `Format.write`."""
-        tensors = arrays_of(archive)
+        refuse_ambiguous(archive)
+        tensors = tensors_of(archive, self.layouts(archive), "the portable file", accepted)
         for name in tensors:
             if name.startswith(FILE):
                 raise WeightFormatError(f"array {name!r} is called as a file within the portable file is: rename it")

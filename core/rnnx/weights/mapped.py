@@ -1,4 +1,4 @@
-"""`release`: an array that is mapped from a file lets go of memory once it has been read through."""
+"""Files mapped into memory, read-only, and memory given back once an array has been read through."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["release"]
+__all__ = ["Mapped", "release"]
+
+
+class Mapped(mmap.mmap):
+    """A file that rnnx has mapped to read it. Whoever reads it cannot have changed anything."""
 
 
 def release(array: npt.NDArray[Any]) -> None:
-    """Let the system take back the memory behind a view of a mapped file; what is read again is mapped again.
+    """Let the system take back the memory behind a view of a `Mapped` file; what is read again is mapped again.
 
     So a file larger than the memory is hashed or copied array by array. Arrays of any other kind are left alone.
     """
@@ -22,7 +26,7 @@ def release(array: npt.NDArray[Any]) -> None:
     if isinstance(base, memoryview):
         base = base.obj
     # The advice exists where the system has it. Only pages that lie within the array whole are given back.
-    if not isinstance(base, mmap.mmap) or not hasattr(mmap, "MADV_DONTNEED") or not array.flags.c_contiguous:
+    if not isinstance(base, Mapped) or not hasattr(mmap, "MADV_DONTNEED") or not array.flags.c_contiguous:
         return
     start = array.ctypes.data - np.frombuffer(base, np.uint8).ctypes.data
     first, stop = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE, (start + array.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE

@@ -24,6 +24,7 @@ import numpy.typing as npt
 from rnnx.errors import WeightFormatError
 from rnnx.weights.mapped import release
 from rnnx.weights.safetensors import bits, check_writable, read_metadata, read_tensors, write_tensors
+from rnnx.weights.stored import Composed, pieces_of
 
 __all__ = ["FORMAT", "FORMAT_VERSION", "looks_portable", "read_portable", "write_portable"]
 
@@ -39,10 +40,10 @@ Array = npt.NDArray[Any]
 def looks_portable(path: Path, head: bytes) -> bool:
     """Say whether a file is a safetensors file, a length and a JSON object, with metadata that only this format has.
 
-    One key is enough: a file that was damaged in another is still ours, and is refused as such.
+    A file that was damaged in one key of them is still ours, and is refused as such.
     """
     metadata = read_metadata(path) or {} if head[8:9] == b"{" else {}
-    return metadata.get("format") == FORMAT or not _OWN_KEYS.isdisjoint(metadata)
+    return metadata.get("format") == FORMAT or metadata.keys() >= _OWN_KEYS
 
 
 def read_portable(path: Path) -> tuple[dict[str, Array], dict[str, str]]:
@@ -67,7 +68,7 @@ def read_portable(path: Path) -> tuple[dict[str, Array], dict[str, str]]:
     return arrays, {key: value for key, value in metadata.items() if key not in ("format", "format_version")}
 
 
-def write_portable(path: Path, arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> None:
+def write_portable(path: Path, arrays: Mapping[str, Array | Composed], metadata: Mapping[str, str]) -> None:
     """Write tensors and metadata, whole or not at all.
 
     Raises
@@ -80,10 +81,11 @@ def write_portable(path: Path, arrays: Mapping[str, Array], metadata: Mapping[st
     write_tensors(path, arrays, {**complete, "digest": _digest(arrays, complete)})
 
 
-def _digest(arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> str:
+def _digest(arrays: Mapping[str, Array | Composed], metadata: Mapping[str, str]) -> str:
     found = hashlib.sha256(json.dumps(sorted(metadata.items())).encode())
     for name, array in sorted(arrays.items()):
         found.update(json.dumps([name, array.dtype.name, array.shape]).encode())
-        found.update(bits(array).data)
-        release(array)
+        for piece in pieces_of(array):
+            found.update(bits(piece).data)
+            release(piece)
     return f"sha256:{found.hexdigest()}"

@@ -28,7 +28,7 @@ import numpy.typing as npt
 
 from rnnx.atomic import replace_file
 from rnnx.errors import WeightFormatError
-from rnnx.weights.mapped import release
+from rnnx.weights.mapped import Mapped, release
 from rnnx.weights.stored import Composed, pieces_of
 
 __all__ = ["bits", "check_writable", "json_object", "read_metadata", "read_tensors", "write_tensors"]
@@ -181,7 +181,7 @@ def _mapped(path: Path) -> mmap.mmap:
         size = os.fstat(file.fileno()).st_size
         if size < _LENGTH.size:
             raise WeightFormatError(f"expected at least {_LENGTH.size} bytes, found {size}")
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return Mapped(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 def _header(data: mmap.mmap) -> tuple[dict[str, Any], int]:

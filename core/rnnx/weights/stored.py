@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ from rnnx.errors import WeightFormatError, nearest
 
 __all__ = [
     "Block",
+    "Cast",
     "Composed",
     "Shape",
     "Stored",
@@ -42,6 +43,8 @@ __all__ = [
     "merged_biases",
     "pieces_of",
     "put_together",
+    "same_bits",
+    "shapes_of",
     "taken_apart",
 ]
 
@@ -121,7 +124,7 @@ def from_plain(plain: Any, where: str) -> Stored:
         name, shape, held, columns, transposed = plain
         made = tuple(Block(each) if isinstance(each, str) else Block(*each) for each in held)
         texts = [name, *(text for block in made for text in (block.weight, block.addend or ""))]
-        "".join(texts)
+        "".join(texts).encode()
         if any(type(size) is not int or size < 0 for size in (columns, *shape)):
             raise ValueError("sizes should be whole numbers")
         return Stored(name, tuple(shape), made, columns, bool(transposed))
@@ -163,6 +166,8 @@ def taken_apart(stored: Sequence[Stored], arrays: Mapping[str, Array], shapes: M
     found: dict[str, Array] = {}
     for each in stored:
         for block, array in _parts(each, _checked(each, arrays, shapes), shapes):
+            if block.weight in found and not same_bits(found[block.weight], array):
+                raise WeightFormatError(f"two tensors hold weight {block.weight!r}, {each.name!r} one, and they differ")
             found[block.weight] = array
             if block.addend is not None:
                 found[block.addend] = _zeros(shapes[block.addend], array.dtype)
@@ -192,11 +197,17 @@ def put_together(
         If the tensors cannot hold the weights; the message says what would be lost.
     """
     held = {name for each in stored for block in each.blocks for name in (block.weight, block.addend)}
-    for name, array in weights.items():
-        if name not in held and _says_something(array):
+    for name in weights:
+        if name not in held and _says_something(weights[name]):
             raise WeightFormatError(f"{where} has no place for weight {name!r}, which is not zero: it would be lost")
-    return {each.name: Composed(each, [_block(block, weights, where, merge_biases) for block in each.blocks])
-            for each in stored}  # fmt: skip
+    sums = {
+        block: _sum(block, weights, where, merge_biases)
+        for each in stored
+        for block in each.blocks
+        if block.addend is not None and _says_something(weights[block.addend])
+    }
+    dtype = next((weights[name].dtype for name in weights), np.dtype(np.float32))
+    return {each.name: Composed(each, weights, sums, dtype) for each in stored}
 
 
 class Composed:
@@ -205,30 +216,70 @@ class Composed:
     It has the attributes of an array by which a file's header is written, and NumPy takes it for an array.
     """
 
-    def __init__(self, stored: Stored, parts: Sequence[Array]) -> None:
-        self._stored, self._parts = stored, parts
+    def __init__(
+        self, stored: Stored, weights: Mapping[str, Array], sums: Mapping[Block, Array], dtype: np.dtype[Any]
+    ) -> None:
+        self._stored, self._weights, self._sums = stored, weights, sums
         self.shape = stored.shape
-        self.dtype: np.dtype[Any] = parts[0].dtype
+        self.dtype = dtype
         self.ndim = len(stored.shape)
-        self.itemsize = self.dtype.itemsize
+        self.itemsize = dtype.itemsize
         self.size = math.prod(stored.shape)
         self.nbytes = self.size * self.itemsize
 
     def pieces(self) -> Iterator[Array]:
         """Yield arrays whose elements, row by row and one array after the other, are the tensor's."""
+        parts = (self._part(block) for block in self._stored.blocks)
         if not self._stored.transposed and self._stored.columns == 1:
-            yield from self._parts
+            yield from parts
         else:
-            rows = [list(row) for row in _rows(self._parts, self._stored.columns)]
+            rows = [list(row) for row in _rows(list(parts), self._stored.columns)]
             if self._stored.transposed:
                 rows = [[array.T for array in column] for column in zip(*rows, strict=True)]
             yield np.block(rows)
+
+    def _part(self, block: Block) -> Array:
+        return self._sums[block] if block in self._sums else self._weights[block.weight]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         if copy is False:
             raise ValueError("a composed tensor is only there once it has been put together, which copies")
         whole = np.concatenate([piece.reshape(-1) for piece in self.pieces()]).reshape(self.shape)
         return whole if dtype is None else whole.astype(dtype, copy=False)
+
+
+class Cast(Mapping[str, Array]):
+    """Weights that are cast one by one, each when it is asked for.
+
+    Parameters
+    ----------
+    source : mapping of str to array
+        The weights as they are.
+    cast : callable
+        Returns an array in the other dtype.
+    """
+
+    def __init__(self, source: Mapping[str, Array], cast: Callable[[Array], Array]) -> None:
+        self.source, self._cast = source, cast
+
+    def __getitem__(self, name: str) -> Array:
+        return self._cast(self.source[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.source)
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+
+def shapes_of(weights: Mapping[str, Array]) -> dict[str, Shape]:
+    """Return the shape of every weight by name; nothing is cast for it."""
+    return {name: array.shape for name, array in (weights.source if isinstance(weights, Cast) else weights).items()}
+
+
+def same_bits(one: Array, other: Array) -> bool:
+    """Say whether two arrays are the same bit for bit, dtype and shape included."""
+    return one is other or (one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes())
 
 
 def pieces_of(array: Array | Composed) -> Iterator[Array]:
@@ -289,17 +340,16 @@ def _zeros(shape: Shape, dtype: np.dtype[Any]) -> Array:
 # -- writing ----------------------------------------------------------------------------------------------------------
 
 
-def _block(block: Block, weights: Mapping[str, Array], where: str, merge_biases: bool) -> Array:
-    array = weights[block.weight]
-    if block.addend is None or not _says_something(weights[block.addend]):
-        return array
+def _sum(block: Block, weights: Mapping[str, Array], where: str, merge_biases: bool) -> Array:
+    assert block.addend is not None
     if not merge_biases:
         raise WeightFormatError(
             f"{where} has one bias a gate, and {block.weight!r} and {block.addend!r} are two: merge_biases=True "
             "(--merge-biases) adds them, which keeps what the network computes and loses which was which"
         )
     # Added in double precision and rounded once.
-    return (array.astype(np.float64) + weights[block.addend].astype(np.float64)).astype(array.dtype)
+    one, other = weights[block.weight], weights[block.addend]
+    return (one.astype(np.float64) + other.astype(np.float64)).astype(one.dtype)
 
 
 def _says_something(array: Array) -> bool:

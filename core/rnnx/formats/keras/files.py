@@ -38,6 +38,7 @@ from rnnx.archive import Array, Document
 from rnnx.atomic import replace_file
 from rnnx.errors import WeightFormatError
 from rnnx.formats.keras.hdf5 import MOST, SIGNATURE, Attribute, Tree, read_tree, write_tree
+from rnnx.weights.mapped import Mapped
 from rnnx.weights.safetensors import json_object
 from rnnx.weights.stored import Composed
 
@@ -118,7 +119,7 @@ def read_keras(path: Path) -> Document:
     with path.open("rb") as file:
         if not os.fstat(file.fileno()).st_size:
             raise WeightFormatError("the file is empty")
-        data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        data = memoryview(Mapped(file.fileno(), 0, access=mmap.ACCESS_READ))
     if data[: len(_ZIP)] == _ZIP:
         files = _unzipped(path, data)
         if _WEIGHTS_FILE not in files:

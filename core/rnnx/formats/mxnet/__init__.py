@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 
 from rnnx.archive import Accepted, Archive, Array, Document, Format, Part
-from rnnx.assembly import arrays_of, gates_apart, tensors_of
+from rnnx.assembly import gates_apart, refuse_ambiguous, tensors_of
 from rnnx.atomic import replace_file
-from rnnx.cells import BaseRNNCell
+from rnnx.cells import BaseRNNCell, GRUCell, ResidualCell
 from rnnx.errors import UnsupportedError, WeightFormatError
 from rnnx.formats.mxnet.gluon import parts_of_file, told_by_keys
 from rnnx.formats.mxnet.ndarray import looks_like_ndarrays, read_ndarrays, write_ndarrays
 from rnnx.formats.mxnet.symbol import parts_of_symbol
-from rnnx.found import Assumptions, Found, name_of
+from rnnx.found import Assumptions, Found
 from rnnx.remembering import remembered
 from rnnx.spelling import Told, found_as, spelled
 from rnnx.weights.stored import Composed, Stored
@@ -85,7 +85,13 @@ class MXNetFormat(Format):
         lost = [name for name in archive.files if name != SYMBOL]
         if lost:
             raise WeightFormatError(f"an MXNet checkpoint has no place for the file {lost[0]!r}")
-        arrays_of(archive)  # no name may mean two things
+        refuse_ambiguous(archive)
+        beside = symbol_path(path)
+        if SYMBOL not in archive.files and beside.exists():
+            raise WeightFormatError(
+                f"{beside} is there and would be taken for the symbol of what is written: write to another folder, or "
+                "under another prefix, or remove it"
+            )
         arrays = tensors_of(archive, self.layouts(archive), "an MXNet checkpoint", accepted)
         if archive.notes.get(NAMES) != "bare":
             states = {name: array for name, array in arrays.items() if name.startswith(AUXILIARY)}
@@ -136,16 +142,21 @@ def write_both(path: Path, arrays: Mapping[str, Array | Composed], symbol: Path,
 def _refuse_untold(name: str, part: Part, archive: Archive) -> None:
     """Refuse what no cell of MXNet computes, and what a symbol alone tells, unless a checkpoint is written back."""
     told = SYMBOL in archive.files or NAMES in archive.notes
-    for cell in part.spec.walk() if part.is_described else ():
-        if not cell.fields.get("reset_after", True):
+    for cell in part.tree().walk():
+        if isinstance(cell, GRUCell) and not cell.spec.fields["reset_after"]:
             raise UnsupportedError(
-                f"the GRUCell {cell.fields['prefix']!r} resets before the recurrent product (reset_after=False), and "
+                f"the GRUCell {cell.weights_prefix!r} resets before the recurrent product (reset_after=False), and "
                 "MXNet's after it: write the portable file, Keras or ONNX instead"
             )
-        if cell.kind == "ResidualCell" and not told:
+        if isinstance(cell, ResidualCell) and not told:
             raise UnsupportedError(
-                f"part {name!r} has a ResidualCell around {name_of(cell)!r}, which a checkpoint without a symbol file "
-                "does not tell: weights_only=True (--weights-only) writes the weights alone, for code that has the rest"
+                f"part {name!r} has a ResidualCell, which a checkpoint without a symbol file does not tell: "
+                "weights_only=True (--weights-only) writes the weights alone, for code that has the rest"
+            )
+        if cell.has_anothers_weights and not told:
+            raise UnsupportedError(
+                f"part {name!r} has cells that share their weights, which a checkpoint without a symbol file does not "
+                "tell: write the portable file or ONNX instead"
             )
 
 

@@ -39,7 +39,7 @@ import numpy as np
 
 from rnnx.atomic import replace_file
 from rnnx.errors import UnsupportedError, WeightFormatError
-from rnnx.weights.mapped import release
+from rnnx.weights.mapped import Mapped, release
 from rnnx.weights.stored import Composed, pieces_of
 
 __all__ = ["looks_like_ndarrays", "read_ndarrays", "write_ndarrays"]
@@ -233,7 +233,7 @@ def _map(path: str | os.PathLike[str]) -> mmap.mmap:
     with Path(path).open("rb") as file:
         if not os.fstat(file.fileno()).st_size:
             raise WeightFormatError(f"{os.fspath(path)}: the file is empty; expected an NDArray list of MXNet")
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return Mapped(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 def _read_header(cursor: _Cursor) -> int:

@@ -22,6 +22,7 @@ import numpy as np
 from rnnx.archive import Array
 from rnnx.errors import WeightFormatError
 from rnnx.optional import required
+from rnnx.weights.mapped import Mapped
 
 __all__ = ["TensorFiles", "looks_like_model", "read_model", "text_of"]
 
@@ -255,7 +256,7 @@ def _map(path: Path, location: str, name: str) -> Any:
         status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):
             raise WeightFormatError(f"tensor {name!r} has its data at {location!r}, which is no file")
-        return mmap.mmap(handle, 0, access=mmap.ACCESS_READ) if status.st_size else b""
+        return Mapped(handle, 0, access=mmap.ACCESS_READ) if status.st_size else b""
     finally:
         os.close(handle)
 

@@ -98,7 +98,7 @@ class TorchFormat(Format):
 
 def _tensors(part: Part, alone: bool) -> Iterator[Stored]:
     """Yield how a part's weights are stored; under bare names if the file has no other and the prefix says nothing."""
-    shapes = {name: array.shape for name, array in part.weights.items()}
+    shapes = part.shapes
     modules = list(modules_of(part.spec))
     for module in modules:
         first = next(node for node in module.layers[0].walk() if "num_hidden" in node.fields)
