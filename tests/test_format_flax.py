@@ -137,7 +137,8 @@ class Tagger(nn.Module):
 def test_a_model_of_linen(tmp_path):
     variables = initialized(Tagger(), 8)
     path = saved(tmp_path / "model.flax", variables)
-    cell, extra = rnnx.load(path)
+    assert list(rnnx.load_all(path)) == ["encoder", "layers_0", "layers_1"]
+    cell, extra = rnnx.load(path, stack=True)
     assert [spec.kind for spec in cell.spec.children] == ["BidirectionalCell", "LSTMCell", "GRUCell"]
     prefixes = [spec.fields["prefix"] for spec in cell.spec.walk() if "prefix" in spec.fields]
     assert prefixes == ["encoder_l0_", "encoder_r0_", "layers_0_", "layers_1_"]
@@ -162,10 +163,10 @@ def test_cells_that_name_themselves(tmp_path):
     variables = initialized(Compact())
     assert variables["params"].keys() == {"OptimizedLSTMCell_0", "OptimizedLSTMCell_1"}
     path = saved(tmp_path / "model.msgpack", variables)
-    (part,) = rnnx.infer(path).values()
-    assert [leaf.fields["prefix"] for leaf in part.spec.children] == ["OptimizedLSTMCell_0_", "OptimizedLSTMCell_1_"]
-    assert any("are a stack: their names count up" in line for line in part.evidence)
-    assert_all_close([outputs_of(part.cell, inputs_of())], [Compact().apply(variables, inputs_of())], 1e-5)
+    assert list(rnnx.load_all(path)) == ["OptimizedLSTMCell_0", "OptimizedLSTMCell_1"]
+    cell, _ = rnnx.load(path, stack=True)
+    assert [leaf.fields["prefix"] for leaf in cell.spec.children] == ["OptimizedLSTMCell_0_", "OptimizedLSTMCell_1_"]
+    assert_all_close([outputs_of(cell, inputs_of())], [Compact().apply(variables, inputs_of())], 1e-5)
 
 
 @pytest.mark.parametrize("kind", CELLS)
@@ -207,7 +208,7 @@ def test_the_tree_may_be_given(tmp_path):
     path = saved(tmp_path / "model.flax", variables)
     cell, _ = rnnx.load(path, cell=tree)
     assert cell is tree
-    expected, _ = rnnx.load(path)
+    expected, _ = rnnx.load(path, stack=True)
     np.testing.assert_array_equal(outputs_of(cell, inputs_of()), outputs_of(expected, inputs_of()))
 
 
@@ -257,10 +258,11 @@ def test_a_model_of_nnx(tmp_path, kind, save):
     path = tmp_path / "model.msgpack"
     path.write_bytes(save(state_of(model)))
     parts = rnnx.infer(path, activation="tanh")
-    assert list(parts) == ["layers/"]
-    (part,) = parts.values()
-    assert any(f"has the arrays of nnx.{kind}, " in line for line in part.evidence)
-    assert_all_close([outputs_of(part.cell, inputs_of())], [model(inputs_of())], 1e-5)
+    assert list(parts) == ["layers/0", "layers/1", "layers/2"]
+    for part in parts.values():
+        assert any(f"has the arrays of nnx.{kind}, " in line for line in part.evidence)
+    cell, _ = rnnx.load(path, activation="tanh", stack=True)
+    assert_all_close([outputs_of(cell, inputs_of())], [model(inputs_of())], 1e-5)
     assert there_and_back_with(path, tmp_path, "tanh") == path.read_bytes()
 
 
@@ -343,7 +345,7 @@ def test_what_acts_in_training_only_is_left_out(tmp_path):
     rnnx.save(tmp_path / "model.rnnx", stack)
     rnnx.convert(tmp_path / "model.rnnx", tmp_path / "model.msgpack", merge_biases=True)
     assert stored_in(tmp_path / "model.msgpack")["params"].keys() == {"a", "f"}
-    again, _ = rnnx.load(tmp_path / "model.msgpack")
+    again, _ = rnnx.load(tmp_path / "model.msgpack", stack=True)
     assert [spec.kind for spec in again.spec.children] == ["LSTMCell", "BidirectionalCell"]
     np.testing.assert_allclose(outputs_of(again, inputs_of()), outputs_of(stack, inputs_of()), atol=1e-6)
 

@@ -289,17 +289,44 @@ def test_several_modules_are_several_parts(tmp_path):
     assert_agree(parts["module.decoder"], model["decoder"])
 
 
-def test_numbered_modules_are_a_stack(tmp_path):
+def test_modules_are_a_stack_only_where_that_is_said(tmp_path):
+    """What runs between two modules is told by no name: a layer may, and members of an ensemble run side by side."""
     modules = [torch.nn.LSTM(WIDTH, 4, batch_first=True), torch.nn.LSTM(4, 6, batch_first=True)]
     model = varied(torch.nn.ModuleDict({"rnns": torch.nn.ModuleList(modules)}))
-    cell, _ = rnnx.load(saved(tmp_path, model.state_dict()))
+    path = saved(tmp_path, model.state_dict())
+    assert list(rnnx.load_all(path)) == ["rnns.0", "rnns.1"]
+    cell, _ = rnnx.load(path, stack=True)
     assert [child.fields["num_hidden"] for child in cell.spec.children] == [4, 6]
     with torch.no_grad():
         expected = modules[1](modules[0](torch.from_numpy(inputs_of()))[0])[0]
     np.testing.assert_allclose(cell.unroll(None, inputs_of(), merge_outputs=True)[0], expected.numpy(), atol=1e-5)
+    rnnx.convert(path, tmp_path / "stack.rnnx", stack=True)
+    assert rnnx.load(tmp_path / "stack.rnnx")[0].spec == cell.spec
     rnnx.convert(tmp_path / "model.pt", tmp_path / "unremembered.pt", unfuse=True)
     again = torch.load(tmp_path / "unremembered.pt")
     assert "rnns.0.weight_ih_l0" in again
+    model.load_state_dict(again)
+
+
+def test_modules_that_make_no_stack(tmp_path):
+    model = torch.nn.ModuleList([torch.nn.LSTM(WIDTH, 4), torch.nn.LSTM(5, 6)])
+    path = saved(tmp_path, varied(model).state_dict())
+    with pytest.raises(WeightFormatError, match="no stack in their order: '0' makes outputs 4 wide, and '1' reads 5"):
+        rnnx.load(path, stack=True)
+
+
+@pytest.mark.parametrize("prefix", ["model.encoder.", "model.encoder_", "model.encoder"])
+def test_a_prefix_is_a_place(tmp_path, prefix):
+    rnnx.save(tmp_path / "x.rnnx", networks.randomized(rnnx.LSTMCell(4), WIDTH, "float32"))
+    rnnx.convert(tmp_path / "x.rnnx", tmp_path / "x.pt", prefix=prefix)
+    assert "model.encoder.weight_ih_l0" in torch.load(tmp_path / "x.pt")
+
+
+def test_a_weight_norm_is_named(tmp_path):
+    state = layered("lstm").state_dict()
+    state["weight_hh_l0_v"] = state.pop("weight_hh_l0")
+    with pytest.raises(WeightFormatError, match="'weight_hh_l0' is computed by a weight norm: take that off with"):
+        rnnx.load(saved(tmp_path, state))
 
 
 def test_names_are_bare_where_nothing_else_is_in_the_file(tmp_path):
@@ -710,7 +737,7 @@ def test_a_symbol_has_no_place(tmp_path):
 def test_two_modules_of_one_place(tmp_path):
     cell = sequential(rnnx.LSTMCell(HIDDEN, "a"), rnnx.LSTMCell(HIDDEN, "a_"))
     rnnx.save(tmp_path / "cell.rnnx", networks.randomized(cell, WIDTH, "float32"))
-    with pytest.raises(WeightFormatError, match=r"two tensors would be called 'a.weight_ih_l0'"):
+    with pytest.raises(WeightFormatError, match=r"two parts would have a tensor called 'a.weight_ih_l0' each"):
         rnnx.convert(tmp_path / "cell.rnnx", tmp_path / "model.pt")
 
 

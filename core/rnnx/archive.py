@@ -137,12 +137,16 @@ class Accepted:
 
 @dataclasses.dataclass(frozen=True)
 class Archive:
-    """What a file holds: parts by name, arrays that are no part's, files and notes as in `Document`."""
+    """What a file holds: parts by name, arrays that are no part's, files and notes as in `Document`.
+
+    Where it was read from a file, `stood` tells how that file's tensors were made of each part's weights.
+    """
 
     parts: Mapping[str, Part]
     extra: Mapping[str, Array]
     files: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
     notes: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    stood: Mapping[str, Sequence[Stored]] = dataclasses.field(default_factory=dict)
 
 
 class Format(abc.ABC):

@@ -86,7 +86,13 @@ def fitted(found: Sequence[Found], cell: BaseRNNCell) -> Found:
         for tensor in each.stored
     ]
     evidence = tuple(itertools.chain.from_iterable(each.evidence for each in found))
-    return Found("cell", cell.spec, evidence, found[0].input_size, found[-1].output_size, tuple(stored))
+    first = next(iter(next(plain_leaves(cell)).gate_shapes(1)))
+    size = next(each.input_size for each in found for tensor in each.stored if first in map(renames.get, _held(tensor)))
+    return Found("cell", cell.spec, evidence, size, cell.output_size(size), tuple(stored))
+
+
+def _held(stored: Stored) -> list[str]:
+    return [block.weight for block in stored.blocks]
 
 
 def _corresponding(found: Sequence[Found], cell: BaseRNNCell) -> dict[str, str]:
@@ -100,9 +106,9 @@ def _corresponding(found: Sequence[Found], cell: BaseRNNCell) -> dict[str, str]:
             f"the cell given has {len(mine)} plain cells with weights, and the parts {names} have {len(theirs)}: give "
             "select= for one of them, or another tree"
         )
-    by_prefix = _by_prefix(found, mine)
-    if by_prefix is not None:
-        mine = by_prefix
+    ordered = _by_prefix(found, mine) or (_by_equation(theirs, mine) if len(found) > 1 else None)
+    if ordered is not None:
+        mine = ordered
     elif len(found) > 1:
         called = ", ".join(repr(leaf.weights_prefix) for leaf in mine)
         raise WeightFormatError(
@@ -132,6 +138,13 @@ def _by_prefix(found: Sequence[Found], mine: Sequence[Node]) -> list[Node] | Non
             names = [leaf.weights_prefix, *([name_of(each.spec)] if len(leaves) == 1 else [])]
             ordered += [called[name] for name in names if name in called][:1]
     return ordered if len({id(leaf) for leaf in ordered}) == len(mine) else None
+
+
+def _by_equation(theirs: Sequence[Node], mine: Sequence[Node]) -> list[Node] | None:
+    """Return the user's cells in the order of the parts' cells, if kinds and sizes leave one order only."""
+    own = {_described(leaf): leaf for leaf in mine}
+    wanted = [_described(leaf) for leaf in theirs]
+    return [own[each] for each in wanted] if set(wanted) == own.keys() and len(own) == len(theirs) else None
 
 
 def _directions(spec: CellSpec) -> list[Any]:
@@ -195,8 +208,8 @@ def tensors_of(
             other, owner = seen.setdefault(stored.name, (stored, part))
             if other != stored or not all(_same_weight(block, owner, part) for block in stored.blocks):
                 raise WeightFormatError(
-                    f"two parts would have a tensor called {stored.name!r} each: give select= (--select) for one of them, "
-                    "or cells with prefixes of their own"
+                    f"two parts would have a tensor called {stored.name!r} each: give select= (--select) for one of "
+                    "them, or cells with prefixes of their own"
                 )
         tensors.update(put_together(layouts[name], part.weights, where, accepted.merge_biases))
     for name in archive.extra:
@@ -236,8 +249,9 @@ def _archive(
     used = {each.name for stored in layouts.values() for each in stored}
     extra = {name: array for name, array in document.arrays.items() if name not in used}
     told = any(each.blocks != (Block(each.name),) for stored in layouts.values() for each in stored)
-    notes = {**document.notes, STORED: note_of(layouts, source)} if told else document.notes
-    return Archive(parts, extra, document.files, notes)
+    before = document.notes.get(STORED)
+    notes = {**document.notes, STORED: note_of(layouts, source, before)} if told else document.notes
+    return Archive(parts, extra, document.files, notes, layouts)
 
 
 def _equation(leaf: Node) -> tuple[Any, ...]:

@@ -58,26 +58,39 @@ class Comparison:
 
 
 def compared(one: Archive, other: Archive) -> Comparison:
-    """Compare two files, part by part: those whose weights are called alike, or else in their order.
+    """Compare what was meant with what is there: parts by the names of their weights, or else by their shapes.
 
     Raises
     ------
     WeightFormatError
-        If they do not have the same number of parts.
+        If the other file has no weights for a part.
     """
-    if len(one.parts) != len(other.parts):
-        names = [", ".join(map(repr, archive.parts)) or "none" for archive in (one, other)]
-        raise WeightFormatError(f"the files have other recurrent parts: {names[0]} and {names[1]}")
-    parts = tuple(_compared(name, one.parts[name], again, other.parts[again]) for name, again in _pairs(one, other))
-    return Comparison(parts, tuple(_differing(one.extra, other.extra)) + tuple(_differing(one.files, other.files)))
+    parts = tuple(_compared(name, part, *_counterpart(name, part, other)) for name, part in one.parts.items())
+    files = {name: other.files.get(name, b"") for name in one.files}
+    return Comparison(parts, tuple(_differing(one.extra, other.extra)) + tuple(_differing(one.files, files)))
 
 
-def _pairs(one: Archive, other: Archive) -> list[tuple[str, str]]:
-    names = {frozenset(part.shapes): name for name, part in other.parts.items()}
-    alike = [(name, names.get(frozenset(part.shapes))) for name, part in one.parts.items()]
-    if len({again for _, again in alike}) == len(one.parts) and all(again is not None for _, again in alike):
-        return [(name, again) for name, again in alike if again is not None]
-    return list(zip(one.parts, other.parts, strict=True))
+def _counterpart(name: str, part: Part, other: Archive) -> tuple[str, Part]:
+    """Return the other file's part for one, and its name; its weights may be grouped otherwise there."""
+    for again, its in other.parts.items():
+        if its.shapes.keys() == part.shapes.keys():
+            return again, its
+    weights = {weight: array for its in other.parts.values() for weight, array in its.weights.items()}
+    if part.shapes.keys() <= weights.keys():
+        return name, Part(part.spec, {weight: weights[weight] for weight in part.shapes})
+    shapes = [part.shapes[weight] for weight in _in_order(part)]
+    alike = [each for each in other.parts.items() if [each[1].shapes[w] for w in _in_order(each[1])] == shapes]
+    if not alike:
+        there = ", ".join(map(repr, other.parts)) or "none"
+        raise WeightFormatError(f"the file written has no part with the weights of {name!r}; it has {there}")
+    return max(alike, key=lambda each: len(shapes) - len(list(_others(part, each[1]))))
+
+
+def _others(part: Part, its: Part) -> Iterator[str]:
+    """Yield the weights of a part that are not the same bit for bit in another of the same shapes."""
+    for weight, other in zip(_in_order(part), _in_order(its), strict=True):
+        if not same_bits(part.weights[weight], its.weights[other]):
+            yield weight
 
 
 def _compared(name: str, part: Part, again: str, its: Part) -> PartComparison:
@@ -85,14 +98,9 @@ def _compared(name: str, part: Part, again: str, its: Part) -> PartComparison:
     its_trial = in_dtype_of(its.cell, trial)
     wanted = measured(get_backend("numpy"), Form(name, part.cell), trial).whole
     found = measured(get_backend("numpy"), Form(again, its.cell), its_trial).whole
-    mine, theirs = _in_order(part), _in_order(its)
-    differing = [
-        weight
-        for weight, other in zip(mine, theirs, strict=False)
-        if not _same(part.weights[weight], its.weights[other])
-    ]
+    differing = tuple(_others(part, its))
     computed = difference(found, wanted, its_trial.tolerance)
-    return PartComparison(name, again, computed, len(mine), tuple(differing))
+    return PartComparison(name, again, computed, len(part.shapes), differing)
 
 
 def _in_order(part: Part) -> list[str]:

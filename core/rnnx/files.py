@@ -73,6 +73,7 @@ def load(
     activation: str | None = None,
     forget_bias: float | None = None,
     from_: str | None = None,
+    stack: bool = False,
 ) -> tuple[BaseRNNCell, dict[str, Array]]:
     """Read a cell tree with its weights, and every other array, from a file of any format.
 
@@ -94,6 +95,8 @@ def load(
         What the code that made a TensorFlow 1 checkpoint adds to the forget gates when it runs.
     from_ : str, optional
         The format; told by the file's content otherwise.
+    stack : bool
+        Whether several parts make one tree, each reading what the one before it makes.
 
     Returns
     -------
@@ -110,6 +113,8 @@ def load(
         message says what, and what to give.
     """
     archive = read_archive(path, cell, Assumptions(activation, forget_bias), from_, select)
+    if stack:
+        archive = changed(archive, Changes(stack=True, drop_files=True), path)
     part = selected(archive, None if cell is not None else select, path)
     if backend is not None:
         part.cell.to(backend)
@@ -171,6 +176,7 @@ def convert(
     merge_biases: bool = False,
     drop_files: bool = False,
     weights_only: bool = False,
+    stack: bool = False,
 ) -> Archive:
     """Write what one file holds to another, of the same or another format, and return what was written.
 
@@ -199,6 +205,8 @@ def convert(
         the network as it was.
     weights_only : bool
         Leave out residual connections, dropout and zoneout, where the weights are for a program that has them in code.
+    stack : bool
+        Make one part of several, each reading what the one before it makes: files of weights do not tell that.
 
     Raises
     ------
@@ -207,7 +215,7 @@ def convert(
     UnsupportedError
         If a part has no fused form, or the target has nothing that computes the same.
     """
-    changes = Changes(select, prefix, fuse, unfuse, dtype, drop_files, weights_only)
+    changes = Changes(select, prefix, fuse, unfuse, dtype, drop_files, weights_only, stack)
     target = format_for(dst, to)
     archive = read_archive(src, cell, Assumptions(activation, forget_bias), from_, select)
     conversion = converted(archive, src, dst, target, changes)

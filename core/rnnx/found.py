@@ -21,6 +21,7 @@ __all__ = [
     "Found",
     "built",
     "joined",
+    "layered",
     "leaf_prefixes",
     "name_of",
     "named",
@@ -36,6 +37,9 @@ MAX_LAYERS = 4096
 Named = TypeVar("Named", bound=Any)
 
 _NUMBER = re.compile(r"[0-9]{1,9}")
+
+#: A name that numbers a layer.
+_LAYER = re.compile(r"(?s)(.*(?:_l|layer_))([0-9]{1,9})")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,6 +198,28 @@ def joined(parts: Sequence[Found]) -> list[Found]:
         else:
             numbered += group
     return _joined_by_width(sorted(numbered, key=lambda part: natural(part.name)))
+
+
+def layered(parts: Sequence[Found]) -> list[Found]:
+    """Return the parts in natural order of their names, those put together whose names number the layers of a stack.
+
+    Such names end in ``_l0``, ``_l1``, … or ``layer_0``, ``layer_1``, …; each has to be as wide as the next one reads.
+    """
+    stacks: dict[str, list[tuple[int, Found]]] = {}
+    alone: list[Found] = []
+    for part in sorted(parts, key=lambda part: natural(part.name)):
+        numbered = _LAYER.fullmatch(part.name)
+        if numbered:
+            stacks.setdefault(numbered[1], []).append((int(numbered[2]), part))
+        else:
+            alone.append(part)
+    for group in stacks.values():
+        layers = [part for _, part in group]
+        if len(group) > 1 and [number for number, _ in group] == list(range(len(group))) and _fit(layers):
+            alone.append(_stacked(layers, "their names number its layers"))
+        else:
+            alone += layers
+    return sorted(alone, key=lambda part: natural(part.name))
 
 
 def natural(text: str) -> list[tuple[str, int]]:

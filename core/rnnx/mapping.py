@@ -6,8 +6,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 
 from rnnx.archive import Archive, Format, Part
-from rnnx.remembering import layouts_read
-from rnnx.weights.stored import Shape, Stored, as_named
+from rnnx.weights.stored import Shape, Stored
 
 __all__ = ["Mapped", "mapped"]
 
@@ -43,18 +42,11 @@ def mapped(source: Archive, content: Archive, target: Format) -> list[Mapped]:
 
 
 def _of_part(name: str, source: Archive, part: Part, layout: Sequence[Stored]) -> Iterator[Mapped]:
-    held = _places(source, name)
+    held = {block.weight: stored for stood in source.stood.values() for stored in stood for block in stored.blocks}
     # A weight may have been renamed on the way, and stands where it stood.
-    origin = dict(zip(part.weights, source.parts[name].weights, strict=True))
+    before = source.parts[name].weights if name in source.parts else part.weights
+    origin = dict(zip(part.weights, before, strict=True))
     for stored in layout:
         weights = [each for block in stored.blocks for each in (block.weight, block.addend) if each is not None]
         places = (held.get(origin[weight]) for weight in weights)
         yield Mapped(stored.name, stored.shape, {each.name: each.shape for each in places if each is not None}, name)
-
-
-def _places(source: Archive, name: str) -> dict[str, Stored]:
-    """Return, for each weight of a part, the tensor that holds it in the file read."""
-    layout = layouts_read(source).get(name) or [
-        as_named(weight, shape) for weight, shape in source.parts[name].shapes.items()
-    ]
-    return {block.weight: stored for stored in layout for block in stored.blocks}

@@ -1,7 +1,7 @@
 """What rnnx remembers of a file beyond its arrays, as text that goes along in another file.
 
-Two things are: how the parts stood in the file that they were first read from, in the note `STORED`, so that a file of
-the same format gets them back so; and, where a foreign file has room for it, the description of the very trees that
+Two things are: how the parts stood in the files that they were read from, in the note `STORED`, so that a file of the
+same format gets them back so; and, where a foreign file has room for it, the description of the very trees that
 were written to it, under the key `PARTS`, since few formats tell a whole tree. Neither is trusted: what does not fit
 the arrays is not used.
 """
@@ -29,14 +29,13 @@ __all__ = [
     "described",
     "description",
     "forgotten",
-    "layouts_read",
     "misfit",
     "note_of",
     "notes_in",
     "remembered",
 ]
 
-#: Note with how each part's weights stood in the file that they were first read from, and that file's format.
+#: Note with how each part's weights stood in files that they were read from, by the files' formats.
 STORED = "stored"
 
 #: What a foreign file calls the description of its parts, and the notes of other formats.
@@ -46,44 +45,34 @@ PARTS, NOTES = "rnnx.parts", "rnnx.notes"
 # -- how parts stood --------------------------------------------------------------------------------------------------
 
 
-def note_of(layouts: Mapping[str, Sequence[Stored]], source: str) -> str:
-    """Return the note on how parts stand in a file of the format `source`."""
-    return json.dumps({"format": source, "parts": {name: list(map(as_plain, each)) for name, each in layouts.items()}})
+def note_of(layouts: Mapping[str, Sequence[Stored]], source: str, before: str | None = None) -> str:
+    """Return the note on how parts stand in a file of the format `source`, beside what a note says of other formats."""
+    told = json_object(before, f"note {STORED!r}") if before is not None else {}
+    told[source] = {name: list(map(as_plain, each)) for name, each in layouts.items()}
+    return json.dumps(told)
 
 
 def remembered(archive: Archive, source: str) -> dict[str, tuple[Stored, ...]]:
-    """Return how the parts stood in a file of the format `source` that they were first read from; none otherwise.
+    """Return how the parts stood in a file of the format `source` that they were once read from; none otherwise.
 
     Raises
     ------
     WeightFormatError
         If the note makes no sense, as one from a file may.
     """
-    return _remembered(archive, source)
-
-
-def layouts_read(archive: Archive) -> dict[str, tuple[Stored, ...]]:
-    """Return how the parts stood in the file that they were first read from, whatever its format; see `remembered`."""
-    return _remembered(archive, None)
+    if STORED not in archive.notes:
+        return {}
+    parts = json_object(archive.notes[STORED], f"note {STORED!r}").get(source, {})
+    if not isinstance(parts, dict):
+        raise WeightFormatError(f"note {STORED!r} should have, for each format, how parts are stored")
+    layouts = {name: _layout(tensors, f"note {STORED!r}") for name, tensors in parts.items()}
+    return {name: each for name, each in layouts.items() if name in archive.parts and _fits(each, archive.parts[name])}
 
 
 def forgotten(archive: Archive) -> Archive:
     """Return the archive less the memory of how it was stored, which fits no other trees."""
     notes = {key: note for key, note in archive.notes.items() if key != STORED}
     return dataclasses.replace(archive, notes=notes)
-
-
-def _remembered(archive: Archive, source: str | None) -> dict[str, tuple[Stored, ...]]:
-    if STORED not in archive.notes:
-        return {}
-    note = json_object(archive.notes[STORED], f"note {STORED!r}")
-    parts = note.get("parts")
-    if not isinstance(note.get("format"), str) or not isinstance(parts, dict):
-        raise WeightFormatError(f"note {STORED!r} should have a format, and how its parts are stored")
-    if source not in (None, note["format"]):
-        return {}
-    layouts = {name: _layout(tensors, f"note {STORED!r}") for name, tensors in parts.items()}
-    return {name: each for name, each in layouts.items() if name in archive.parts and _fits(each, archive.parts[name])}
 
 
 def _layout(plain: Any, where: str) -> tuple[Stored, ...]:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterable
 
 from rnnx.archive import Archive, Part, selected
 from rnnx.cells import BaseRNNCell, placement
 from rnnx.cells.arguments import FLOATING
 from rnnx.errors import UnsupportedError, WeightFormatError
-from rnnx.found import name_of
-from rnnx.fusion import all_unfused, fused_spec, without_modifiers
+from rnnx.found import name_of, stack_of
+from rnnx.fusion import all_unfused, flattened, fused_spec, without_modifiers
 from rnnx.remembering import forgotten
 from rnnx.spec import CellSpec
 from rnnx.weights.stored import Cast
@@ -39,6 +40,7 @@ class Changes:
     dtype: str | None = None
     drop_files: bool = False
     weights_only: bool = False
+    stack: bool = False
 
     def __post_init__(self) -> None:
         if self.fuse and self.unfuse:
@@ -68,11 +70,40 @@ def changed(archive: Archive, changes: Changes, source: object) -> Archive:
         archive = Archive({changes.select: part}, {}, {}, archive.notes)
     if changes.drop_files:
         archive = dataclasses.replace(archive, files={})
+    if changes.stack and len(archive.parts) > 1:
+        archive = _stacked(archive, source)
     made = dataclasses.replace(archive, parts={name: _changed(part, changes) for name, part in archive.parts.items()})
     _refuse_stale(archive, made, source)
     # What describes the network rules how weights are stored. Without it they are stored as the tree asked for wants.
     same = archive.files if described else not changes.of_trees
     return made if same else forgotten(made)
+
+
+def _stacked(archive: Archive, source: object) -> Archive:
+    """Return an archive whose parts are one, each reading what the one before it makes."""
+    if archive.files:
+        raise WeightFormatError(_stale(archive.files, source))
+    for (lower, under), (upper, above) in itertools.pairwise(archive.parts.items()):
+        width = under.tree().output_size(under.input_size)
+        if width != above.input_size:
+            raise WeightFormatError(
+                f"parts of {source} make no stack in their order: {lower!r} makes outputs {width} wide, and {upper!r} "
+                f"reads {above.input_size}: give the tree as cell="
+            )
+    spec = stack_of([cell for part in archive.parts.values() for cell in flattened(part.spec)])
+    weights = {name: array for part in archive.parts.values() for name, array in part.weights.items()}
+    if len(weights) < sum(len(part.weights) for part in archive.parts.values()):
+        raise WeightFormatError(f"parts of {source} have weights of one name, and cannot be one stack")
+    told = (f"{', '.join(map(repr, archive.parts))} are a stack: that was said",)
+    evidence = (*itertools.chain.from_iterable(part.evidence for part in archive.parts.values()), *told)
+    return forgotten(dataclasses.replace(archive, parts={name_of(spec): Part(spec, weights, evidence)}))
+
+
+def _stale(files: Iterable[str], source: object) -> str:
+    return (
+        f"{', '.join(files)} beside {source} describes the network as it is, and cannot be rewritten: drop_files=True "
+        "(--drop-files) leaves it out"
+    )
 
 
 def _refuse_stale(archive: Archive, made: Archive, source: object) -> None:
@@ -83,10 +114,7 @@ def _refuse_stale(archive: Archive, made: Archive, source: object) -> None:
         told = archive.files.keys() - (set() if other_tree else _WITHOUT_DTYPES)
         named = sorted(told) if other_tree or new.dtype != part.dtype else []
         if named:
-            raise WeightFormatError(
-                f"{', '.join(named)} beside {source} describes the network as it is, and cannot be rewritten: "
-                "drop_files=True (--drop-files) leaves it out"
-            )
+            raise WeightFormatError(_stale(named, source))
 
 
 def _changed(part: Part, changes: Changes) -> Part:

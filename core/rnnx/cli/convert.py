@@ -21,6 +21,7 @@ from rnnx.cli.screen import console, print_json, progress_bar, said
 from rnnx.comparison import Comparison, PartComparison, compared
 from rnnx.errors import RNNXError, WeightFormatError
 from rnnx.files import Conversion, converted, format_for, read_archive
+from rnnx.formats.tf1 import FORGET_BIAS
 from rnnx.found import Assumptions
 from rnnx.mapping import Mapped
 from rnnx.reshaping import Changes
@@ -36,6 +37,7 @@ __all__ = ["convert"]
 @assuming
 @click.option("--select", metavar="NAME", help="Write this recurrent part only, and nothing else of SRC.")
 @click.option("--prefix", metavar="TEXT", help="What the names of the recurrent weights are to begin with.")
+@click.option("--stack", is_flag=True, help="Make one part of several, each reading what the one before it makes.")
 @click.option("--fuse", is_flag=True, help="Write every part as one fused cell.")
 @click.option("--unfuse", is_flag=True, help="Write every fused cell as a stack of plain ones.")
 @click.option("--dtype", type=click.Choice(FLOATING), help="Dtype of the recurrent weights.")
@@ -122,7 +124,8 @@ def _compared(conversion: Conversion, assume: Assumptions, asked: Changes) -> Co
     """Read the file again and compare it; a format that does not describe networks is told the tree."""
     content, path = conversion.content, conversion.path
     activations = {activation_in(part.tree()) for part in content.parts.values()} - {None}
-    told = dataclasses.replace(assume, activation=activations.pop() if len(activations) == 1 else None, forget_bias=0.0)
+    activation = activations.pop() if len(activations) == 1 else None
+    told = Assumptions(activation, assume.forget_bias or float(content.notes.get(FORGET_BIAS, 0.0)))
     cell = None
     if not conversion.format.describes and len(content.parts) == 1:
         cell = BaseRNNCell.from_spec(next(iter(content.parts.values())).spec)
@@ -131,7 +134,8 @@ def _compared(conversion: Conversion, assume: Assumptions, asked: Changes) -> Co
     except RNNXError as error:
         raise WeightFormatError(f"{path} was written, and cannot be read again without saying more: {error}") from error
     # The networks as they were read, unless another was asked for; of all else, what was to be written.
-    parts = content.parts if asked.weights_only else {name: conversion.source.parts[name] for name in content.parts}
+    changed = asked.weights_only or asked.stack
+    parts = content.parts if changed else {name: conversion.source.parts[name] for name in content.parts}
     return compared(dataclasses.replace(content, parts=parts), again)
 
 

@@ -30,7 +30,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from rnnx.building import plain_cell, two_directions
 from rnnx.errors import UnsupportedError
-from rnnx.found import Assumptions, Found, joined, renamed_apart
+from rnnx.found import Assumptions, Found, layered, renamed_apart
 from rnnx.spec import CellSpec
 from rnnx.weights.stored import Block, Shape, Stored, gates, merged_biases
 
@@ -180,7 +180,7 @@ def parts_of_tree(shapes: Mapping[str, Shape], assume: Assumptions) -> list[Foun
             parts.append(_alone(cell, assume))
         elif _opposite(stem, FORWARD, BACKWARD):
             parts.append(_both(cell, other, assume))
-    return renamed_apart(joined(parts))
+    return renamed_apart(layered(parts))
 
 
 def _opposite(stem: str, one: str, other: str) -> str | None:

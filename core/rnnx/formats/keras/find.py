@@ -16,7 +16,7 @@ from rnnx.errors import UnsupportedError, WeightFormatError
 from rnnx.formats.keras.config import Drawn, Layer
 from rnnx.formats.keras.layers import GATE_ORDER, Unit, found_units
 from rnnx.formats.keras.names import CellInFile, LegacyPlaces, Places
-from rnnx.found import Assumptions, Found, joined, renamed_apart, stack_of
+from rnnx.found import Assumptions, Found, renamed_apart, stack_of
 from rnnx.spec import CellSpec
 from rnnx.spelling import plain_leaves
 from rnnx.weights.stored import Shape
@@ -76,7 +76,7 @@ def parts_of(
     units, strange = _units_of_layers(layers, places)
     found = [_part(chain, shapes) for chain in _chains(drawn, units)] if drawn else []
     guessed, others = _units_of_cells(left, shapes, told)
-    found += _named(joined([found_units(unit.place, unit.spec, [unit], shapes) for unit in guessed]), guessed)
+    found += [found_units(unit.place, unit.spec, [unit], shapes) for unit in guessed]
     strange += others
     if strange and not found:
         raise UnsupportedError("; ".join(strange[:3]))
@@ -244,14 +244,3 @@ def _seen(cell: CellInFile, kind: str, shapes: Mapping[str, Shape]) -> str:
         f"weights {cell.weights.kernel!r} {shapes[cell.weights.kernel]}, recurrent "
         f"{shapes[cell.weights.recurrent_kernel]}, {bias}, cell called {cell.called!r}: {kind}"
     )
-
-
-def _named(parts: Sequence[Found], units: Sequence[Unit]) -> list[Found]:
-    """Return the parts, those that are stacks of layers called as the layers are."""
-    alone = {unit.place for unit in units}
-    return [part if part.name in alone else dataclasses.replace(part, name=_stack_name(part, units)) for part in parts]
-
-
-def _stack_name(part: Found, units: Sequence[Unit]) -> str:
-    owners = {weights.kernel: unit.place for unit in units for weights in unit.weights.values()}
-    return "+".join(dict.fromkeys(owners[stored.name] for stored in part.stored if stored.name in owners))

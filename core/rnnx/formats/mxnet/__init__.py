@@ -84,7 +84,10 @@ class MXNetFormat(Format):
         """Write arrays and, if there is one, the symbol; see `Format.write`."""
         lost = [name for name in archive.files if name != SYMBOL]
         if lost:
-            raise WeightFormatError(f"an MXNet checkpoint has no place for the file {lost[0]!r}")
+            raise WeightFormatError(
+                f"an MXNet checkpoint has no place for the file {lost[0]!r}: drop_files=True (--drop-files) leaves it "
+                "out"
+            )
         refuse_ambiguous(archive)
         beside = symbol_path(path)
         if SYMBOL not in archive.files and beside.exists():

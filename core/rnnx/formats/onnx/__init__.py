@@ -1,9 +1,10 @@
 """ONNX models as a format: recurrent nodes are read as cells, and cell trees are written as graphs that run.
 
 Reading keeps the weights of recurrent nodes, and as further arrays all other initializers by their names; the graph
-around them is not kept. What is written is a graph of rnnx's own (see `rnnx.formats.onnx.graph`), so that a model read
-and written again computes what its recurrent parts compute, and no more. A model that rnnx wrote says in its metadata
-which trees it was made of; these are read back as they were.
+around them is not kept, and where it computes anything else a file `REST` says so. What is written is a graph of
+rnnx's own (see `rnnx.formats.onnx.graph`), so that a model read and written again computes what its recurrent parts
+compute, and no more. A model that rnnx wrote says in its metadata which trees it was made of; these are read back as
+they were.
 
 A node computes ``Y (T, D, N, H)`` of ``X (T, N, I)``; cells do so of inputs ``(N, T, I)`` with outputs ``(N, T, D*H)``.
 """
@@ -20,12 +21,16 @@ from rnnx.formats.onnx.files import TensorFiles, looks_like_model, read_model, t
 from rnnx.formats.onnx.nodes import recurrent_nodes, weight_inputs
 from rnnx.formats.onnx.parts import parts_of_program
 from rnnx.formats.onnx.program import program_of
+from rnnx.formats.onnx.rest import rest_of
 from rnnx.formats.onnx.values import Values
 from rnnx.found import Assumptions, Found
 from rnnx.remembering import NOTES, PARTS, described, notes_in
 from rnnx.weights.stored import Stored
 
 __all__ = ["OnnxFormat"]
+
+#: The file that tells what else a graph computes: nothing can write that again, and leaving it out has to be said.
+REST = "graph.txt"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +56,9 @@ class OnnxFormat(Format):
         model = read_model(path)
         values = Values(program_of(model), TensorFiles(path.parent))
         metadata = {text_of(each.key): text_of(each.value) for each in model.metadata_props}
-        return _Model(_arrays(values), {}, notes_in(metadata.get(NOTES, "{}")), values, metadata)
+        rest = "" if PARTS in metadata else rest_of(values.program)
+        files = {REST: rest.encode()} if rest else {}
+        return _Model(_arrays(values), files, notes_in(metadata.get(NOTES, "{}")), values, metadata)
 
     def find(self, document: Document, assume: Assumptions) -> Sequence[Found]:
         """Return the parts that rnnx wrote, or else those that the graph's recurrent nodes make."""

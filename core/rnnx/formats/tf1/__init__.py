@@ -92,7 +92,10 @@ class TF1Format(Format):
         """Write variables and, if there is one, the graph; see `Format.write`."""
         lost = [name for name in archive.files if name != GRAPH]
         if lost:
-            raise WeightFormatError(f"a TensorFlow checkpoint has no place for the file {lost[0]!r}")
+            raise WeightFormatError(
+                f"a TensorFlow checkpoint has no place for the file {lost[0]!r}: drop_files=True (--drop-files) leaves "
+                "it out"
+            )
         layouts = self.layouts(archive)
         tensors = tensors_of(archive, layouts, "a TensorFlow checkpoint", accepted)
         for stored in (each for layout in layouts.values() for each in layout if _is_constant(each)):

@@ -25,7 +25,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from rnnx.building import fused_cell, plain_cell, two_directions
 from rnnx.errors import UnsupportedError, WeightFormatError
 from rnnx.formats.tf1.names import Cell, cells_of, strange_cells, tensors_of_cell
-from rnnx.found import Assumptions, Found, joined, name_of, natural, renamed_apart, stack_of
+from rnnx.found import Assumptions, Found, layered, name_of, renamed_apart, stack_of
 from rnnx.fusion import layers_of, running_layers
 from rnnx.spec import CellSpec
 from rnnx.weights.stored import Shape
@@ -108,8 +108,7 @@ class _Unit:
 def parts_of_variables(shapes: Mapping[str, Shape], assume: Assumptions) -> list[Found]:
     """Return the recurrent parts that a checkpoint's variables are of, in natural order of their names.
 
-    Scopes that are the same but for a number are put together as `rnnx.found.joined` does it. Others are not, however
-    well their widths fit: an encoder and a decoder do not follow each other as layers do.
+    Scopes of their own are parts of their own, however well their widths fit: no name tells what runs between them.
 
     Raises
     ------
@@ -122,12 +121,8 @@ def parts_of_variables(shapes: Mapping[str, Shape], assume: Assumptions) -> list
     units = _units(cells_of(shapes))
     if left_out and not units:
         raise UnsupportedError("; ".join(left_out[:3]))
-    groups: dict[tuple[str, ...], list[Found]] = {}
-    for part in (_part(unit, assume) for unit in units):
-        groups.setdefault(tuple(re.split("[0-9]{1,9}", part.name)), []).append(part)
-    parts = [part for group in groups.values() for part in (joined(group) if len(group) > 1 else group)]
+    parts = layered([_part(unit, assume) for unit in units])
     told = (_OPEN, *left_out[:3])
-    parts.sort(key=lambda part: natural(part.name))
     return renamed_apart([dataclasses.replace(part, evidence=(*part.evidence, *told)) for part in parts])
 
 

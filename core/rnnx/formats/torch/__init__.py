@@ -103,7 +103,7 @@ def _tensors(part: Part, alone: bool) -> Iterator[Stored]:
     for module in modules:
         first = next(node for node in module.layers[0].walk() if "num_hidden" in node.fields)
         bare = alone and len(modules) == 1 and module.prefix in _default_prefixes(first)
-        where = "" if bare else module.prefix.removesuffix("_")
+        where = "" if bare else module.prefix.removesuffix("_").removesuffix(".")
         yield from module_tensors(Place(where and f"{where}."), module.layers, shapes)
 
 

@@ -25,7 +25,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from rnnx.building import fused_cell, plain_cell, two_directions
 from rnnx.cells import placement
 from rnnx.errors import WeightFormatError, nearest
-from rnnx.found import MAX_LAYERS, Assumptions, Found, built, joined, renamed_apart, stack_of
+from rnnx.found import MAX_LAYERS, Assumptions, Found, built, natural, renamed_apart, stack_of
 from rnnx.fusion import running_layers
 from rnnx.spec import GATES, CellSpec
 from rnnx.weights.stored import Shape, Stored, blocks, gates
@@ -109,7 +109,9 @@ def module_tensors(
 
 
 def parts_of_state_dict(shapes: Mapping[str, Shape], assume: Assumptions) -> list[Found]:
-    """Return the recurrent modules that a state dict holds, in natural order of their names; stacks as `joined` says.
+    """Return the recurrent modules that a state dict holds, in natural order of their names.
+
+    Each is a part of its own: what runs between them is told by no name and no shape.
 
     Parameters
     ----------
@@ -128,7 +130,8 @@ def parts_of_state_dict(shapes: Mapping[str, Shape], assume: Assumptions) -> lis
         named = _TENSOR.fullmatch(name)
         if named:
             modules.setdefault(Place(named["place"], named["layer"] is not None), []).append(named)
-    return renamed_apart(joined([_Module(place, names, shapes).found(assume) for place, names in modules.items()]))
+    found = [_Module(place, names, shapes).found(assume) for place, names in modules.items()]
+    return renamed_apart(sorted(found, key=lambda part: natural(part.name)))
 
 
 class _Module:
@@ -191,6 +194,11 @@ class _Module:
         self._input_size = self._matrix(self._place.tensor("weight_ih"))[1]
 
     def _matrix(self, name: str) -> Shape:
+        if name not in self._shapes and {f"{name}_v", f"{name}_g"} & self._shapes.keys():
+            raise WeightFormatError(
+                f"weight {name!r} is computed by a weight norm: take that off with torch.nn.utils.remove_weight_norm "
+                "before the model is saved"
+            )
         if name not in self._shapes:
             raise WeightFormatError(
                 f"weight {name!r} is missing{nearest(name, self._shapes)}: there are others of a recurrent module"
