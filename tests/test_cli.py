@@ -299,6 +299,29 @@ class TestConvert:
         }
         assert not there.exists()
 
+    def test_several_parts_as_a_stack(self, tmp_path):
+        lower, upper = (
+            networks.randomized(rnnx.LSTMCell(4, f"{name}_"), 4, "float32", seed) for seed, name in enumerate("ab")
+        )
+        parts = {"a_": Part.of(lower), "b_": Part.of(upper)}
+        PortableFormat().write(tmp_path / "two.rnnx", Archive(parts, {}), Accepted())
+        lines = call("convert", tmp_path / "two.rnnx", tmp_path / "one.rnnx", "--stack", "--verify").stdout.splitlines()
+        assert lines[1] == "  a_+b_  SequentialRNNCell, 320 weights, float32"
+        assert lines[-1] == "read again: the same, bit for bit"
+        found = call_json("convert", tmp_path / "two.rnnx", tmp_path / "x.rnnx", "--stack", "--dry-run")["tensors"]
+        assert {each["part"] for each in found} == {"a_+b_"}
+        assert found[0]["sources"] == {"a_i2h_i_weight": [4, 4]}
+
+    def test_verification_finds_parts_by_their_weights(self, tmp_path):
+        """Whatever the order in which a format lists them."""
+        parts = {
+            name: Part.of(networks.randomized(rnnx.LSTMCell(4, name), 3, "float32", seed))
+            for seed, name in enumerate(("z_", "a_"))
+        }
+        PortableFormat().write(tmp_path / "two.rnnx", Archive(parts, {}), Accepted())
+        lines = call("convert", tmp_path / "two.rnnx", tmp_path / "two-0001.params", "--verify").stdout.splitlines()
+        assert lines[-1] == "read again: the same, bit for bit"
+
     def test_one_of_several_parts_alone_and_under_another_name(self, two_parts, tmp_path):
         there = tmp_path / "one.rnnx"
         call("convert", two_parts, there, "--select", "enc_", "--prefix", "new_")

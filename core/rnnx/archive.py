@@ -110,7 +110,7 @@ class Part:
         return shapes_of(self.weights)
 
     @functools.cached_property
-    def dtype(self) -> str:
+    def weight_dtype(self) -> str:
         """The name of the weights' dtype; empty without weights."""
         return next((self.weights[name].dtype.name for name in self.weights), "")
 

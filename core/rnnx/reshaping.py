@@ -112,7 +112,7 @@ def _refuse_stale(archive: Archive, made: Archive, source: object) -> None:
         new = made.parts[name]
         other_tree = new is not part and new.spec != part.spec
         told = archive.files.keys() - (set() if other_tree else _WITHOUT_DTYPES)
-        named = sorted(told) if other_tree or new.dtype != part.dtype else []
+        named = sorted(told) if other_tree or new.weight_dtype != part.weight_dtype else []
         if named:
             raise WeightFormatError(_stale(named, source))
 

@@ -35,7 +35,7 @@ def facts_of(part: Part) -> Facts:
     cell = part.tree()
     width = part.input_size
     return {
-        "dtype": part.dtype,
+        "dtype": part.weight_dtype,
         "parameters": sum(map(math.prod, part.shapes.values())),
         "input_size": width,
         "output_size": cell.output_size(width),
