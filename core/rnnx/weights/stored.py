@@ -27,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rnnx.errors import WeightFormatError, nearest
+from rnnx.weights.mapped import release
 
 __all__ = [
     "Block",
@@ -263,7 +264,10 @@ class Cast(Mapping[str, Array]):
         self.source, self._cast = source, cast
 
     def __getitem__(self, name: str) -> Array:
-        return self._cast(self.source[name])
+        array = self.source[name]
+        cast = self._cast(array)
+        release(array)
+        return cast
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.source)
