@@ -299,6 +299,14 @@ class TestConvert:
         }
         assert not there.exists()
 
+    def test_several_of_more_parts(self, two_parts, tmp_path):
+        there = tmp_path / "both.rnnx"
+        call("convert", two_parts, there, "--select", "dec_", "--select", "enc_")
+        assert list(read_archive(there).parts) == ["dec_", "enc_"]
+        assert_refused(
+            call("convert", two_parts, there, "--select", "dec_", "--select", "x", code=2), "no recurrent part 'x'"
+        )
+
     def test_several_parts_as_a_stack(self, tmp_path):
         lower, upper = (
             networks.randomized(rnnx.LSTMCell(4, f"{name}_"), 4, "float32", seed) for seed, name in enumerate("ab")

@@ -7,7 +7,7 @@ import errno
 import glob
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rnnx.archive import Accepted, Archive, Array, Document, Format, Part, naming, selected
@@ -112,7 +112,7 @@ def load(
         If the file is damaged or of no known format, has no recurrent part or several, or does not tell something; the
         message says what, and what to give.
     """
-    archive = read_archive(path, cell, Assumptions(activation, forget_bias), from_, select)
+    archive = read_archive(path, cell, Assumptions(activation, forget_bias), from_, (select,) if select else ())
     if stack:
         archive = changed(archive, Changes(stack=True, drop_files=True), path)
     part = selected(archive, None if cell is not None else select, path)
@@ -168,7 +168,7 @@ def convert(
     cell: BaseRNNCell | None = None,
     activation: str | None = None,
     forget_bias: float | None = None,
-    select: str | None = None,
+    select: str | Sequence[str] | None = None,
     prefix: str | None = None,
     fuse: bool = False,
     unfuse: bool = False,
@@ -190,8 +190,8 @@ def convert(
         The format to read; told by the file's content otherwise.
     cell, activation, forget_bias
         As in `load`.
-    select : str, optional
-        Write this recurrent part only, and nothing else of the file.
+    select : str or sequence of str, optional
+        Write this recurrent part only, or these, and nothing else of the file.
     prefix : str, optional
         What the names of the recurrent weights are to begin with; it takes the place of what they have in common.
     fuse, unfuse : bool
@@ -215,9 +215,10 @@ def convert(
     UnsupportedError
         If a part has no fused form, or the target has nothing that computes the same.
     """
-    changes = Changes(select, prefix, fuse, unfuse, dtype, drop_files, weights_only, stack)
+    names = (select,) if isinstance(select, str) else tuple(select or ())
+    changes = Changes(names, prefix, fuse, unfuse, dtype, drop_files, weights_only, stack)
     target = format_for(dst, to)
-    archive = read_archive(src, cell, Assumptions(activation, forget_bias), from_, select)
+    archive = read_archive(src, cell, Assumptions(activation, forget_bias), from_, names)
     conversion = converted(archive, src, dst, target, changes)
     conversion.write(Accepted(merge_biases))
     return conversion.content
@@ -250,7 +251,7 @@ class Conversion:
 def converted(archive: Archive, src: PathLike, dst: PathLike, target: Format, changes: Changes) -> Conversion:
     """Return the conversion of what was read from `src` to a file `dst`; see `convert`."""
     if any(part.given is not None for part in archive.parts.values()):
-        changes = dataclasses.replace(changes, select=None)  # which part it is was said when it was read
+        changes = dataclasses.replace(changes, select=())  # which part it is was said when it was read
     return Conversion(archive, changed(archive, changes, src), target, Path(dst))
 
 
@@ -270,7 +271,7 @@ def read_archive(
     cell: BaseRNNCell | None = None,
     assume: Assumptions = NOTHING,
     from_: str | None = None,
-    select: str | None = None,
+    select: Sequence[str] = (),
 ) -> Archive:
     """Return everything that a file holds; see `load`. Parts are selected only for a cell that is given."""
     place = Path(path)
@@ -282,14 +283,16 @@ def read_archive(
         return _read_as(source, document, assume, cell, select)
 
 
-def _read_as(source: Format, document: Document, assume: Assumptions, cell: BaseRNNCell, select: str | None) -> Archive:
+def _read_as(
+    source: Format, document: Document, assume: Assumptions, cell: BaseRNNCell, select: Sequence[str]
+) -> Archive:
     told = source.spelled(document, cell)
     if told is None:
         # What the tree tells need not be said again.
         assume = dataclasses.replace(assume, activation=assume.activation or activation_in(cell))
         found = source.find(document, assume)
-        if select is not None:
-            found = [named(found, select)]
+        if select:
+            found = [named(found, name) for name in select]
         part = fitted(found, cell)
         told = part.input_size, part.stored
     return assembled_as(document, cell, *told, source.name)

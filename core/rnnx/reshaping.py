@@ -33,7 +33,7 @@ class Changes:
         If it is to be fused and unfused at once, or of a dtype that weights cannot have.
     """
 
-    select: str | None = None
+    select: tuple[str, ...] = ()
     prefix: str | None = None
     fuse: bool = False
     unfuse: bool = False
@@ -65,9 +65,9 @@ def changed(archive: Archive, changes: Changes, source: object) -> Archive:
         If no part is called as the one selected, or a file beside the arrays describes trees that are changed.
     """
     described = archive.files
-    if changes.select is not None:
-        part = selected(archive, changes.select, source)
-        archive = Archive({changes.select: part}, {}, {}, archive.notes)
+    if changes.select:
+        parts = {name: selected(archive, name, source) for name in changes.select}
+        archive = Archive(parts, {}, {}, archive.notes, archive.stood)
     if changes.drop_files:
         archive = dataclasses.replace(archive, files={})
     if changes.stack and len(archive.parts) > 1:

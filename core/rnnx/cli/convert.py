@@ -35,7 +35,12 @@ __all__ = ["convert"]
 @click.option("--to", metavar="FORMAT", help="Format to write; told by the ending of DST otherwise.")
 @click.option("--from", "from_", metavar="FORMAT", help="Format to read; told by the content of SRC otherwise.")
 @assuming
-@click.option("--select", metavar="NAME", help="Write this recurrent part only, and nothing else of SRC.")
+@click.option(
+    "--select",
+    metavar="NAME",
+    multiple=True,
+    help="Write this recurrent part only, and nothing else of SRC; repeatable.",
+)
 @click.option("--prefix", metavar="TEXT", help="What the names of the recurrent weights are to begin with.")
 @click.option("--stack", is_flag=True, help="Make one part of several, each reading what the one before it makes.")
 @click.option("--fuse", is_flag=True, help="Write every part as one fused cell.")
