@@ -366,8 +366,8 @@ def _encode(names: Collection[str], arrays: int) -> list[bytes]:
 def _check_writable(label: str, array: _Array | Composed) -> None:
     if not 1 <= array.ndim <= _MAX_NDIM:
         raise UnsupportedError(
-            f"{label} has {array.ndim} dimensions, and MXNet 1.9.1 loads 1 to {_MAX_NDIM}; reshape it, e.g. to (1,), or "
-            "write a recurrent part alone with select= (--select)"
+            f"{label} has {array.ndim} dimensions, and MXNet 1.9.1 loads 1 to {_MAX_NDIM}; reshape it, e.g. to (1,), "
+            "or write a recurrent part alone with select= (--select)"
         )
     if array.dtype.name not in _WRITABLE:
         raise UnsupportedError(
