@@ -137,7 +137,10 @@ def _model(archive: Archive, kind: str) -> tuple[Model, dict[str, Sequence[Store
     """Return the model for an archive's one part, and how it stores the weights."""
     names = ", ".join(map(repr, archive.parts)) or "none"
     if len(archive.parts) != 1:
-        raise UnsupportedError(f"a Keras model is made for one recurrent part, found {names}: give select=")
+        raise UnsupportedError(
+            f"a Keras model is made for one recurrent part, found {names}: give select=, or stack=True "
+            "(--stack) where they are one network"
+        )
     ((name, part),) = archive.parts.items()
     model = Model.of(name, part, kind)
     return model, {name: model.layout()}
