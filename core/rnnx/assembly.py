@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from rnnx.archive import Accepted, Archive, Array, Document, Part
@@ -30,6 +30,7 @@ __all__ = [
     "fitted",
     "gates_apart",
     "refuse_ambiguous",
+    "refuse_files",
     "tensors_of",
 ]
 
@@ -157,6 +158,21 @@ def activation_in(cell: BaseRNNCell) -> str | None:
     """Return the activation of a tree's plain recurrent cells, if it is the same in all of them and has a name."""
     found = {_equation(leaf)[1].get("activation") for leaf in plain_leaves(cell) if isinstance(leaf, RNNCell)}
     return found.pop() if len(found) == 1 else None
+
+
+def refuse_files(archive: Archive, where: str, kept: Collection[str] = ()) -> None:
+    """Refuse a file beside the arrays that has no place in what is written; `kept` are those that have.
+
+    Raises
+    ------
+    WeightFormatError
+        If there is one.
+    """
+    for name in archive.files:
+        if name not in kept:
+            raise WeightFormatError(
+                f"{where} has no place for the file {name!r}: drop_files=True (--drop-files) leaves it out"
+            )
 
 
 def refuse_ambiguous(archive: Archive) -> None:

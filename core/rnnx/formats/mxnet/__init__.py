@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from rnnx.archive import Accepted, Archive, Array, Document, Format, Part
-from rnnx.assembly import gates_apart, refuse_ambiguous, tensors_of
+from rnnx.assembly import gates_apart, refuse_ambiguous, refuse_files, tensors_of
 from rnnx.atomic import replace_file
 from rnnx.cells import BaseRNNCell, GRUCell, ResidualCell
 from rnnx.errors import UnsupportedError, WeightFormatError
@@ -82,12 +82,7 @@ class MXNetFormat(Format):
 
     def write(self, path: Path, archive: Archive, accepted: Accepted) -> None:
         """Write arrays and, if there is one, the symbol; see `Format.write`."""
-        lost = [name for name in archive.files if name != SYMBOL]
-        if lost:
-            raise WeightFormatError(
-                f"an MXNet checkpoint has no place for the file {lost[0]!r}: drop_files=True (--drop-files) leaves it "
-                "out"
-            )
+        refuse_files(archive, "an MXNet checkpoint", (SYMBOL,))
         refuse_ambiguous(archive)
         beside = symbol_path(path)
         if SYMBOL not in archive.files and beside.exists():

@@ -37,7 +37,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from rnnx.archive import Accepted, Archive, Array, Part
-from rnnx.assembly import tensors_of
+from rnnx.assembly import refuse_files, tensors_of
 from rnnx.atomic import replace_file
 from rnnx.cells import BaseRNNCell, placement
 from rnnx.errors import UnsupportedError, WeightFormatError
@@ -120,10 +120,7 @@ def _check_whole(archive: Archive) -> None:
     """Raise unless there is something to run, and a place for all the rest."""
     if not archive.parts:
         raise UnsupportedError("there is no recurrent part, so there is no graph: write the portable file (.rnnx)")
-    for name in archive.files:
-        raise WeightFormatError(
-            f"an ONNX model has no place for the file {name!r}: drop_files=True (--drop-files) leaves it out"
-        )
+    refuse_files(archive, "an ONNX model")
 
 
 # -- the graph --------------------------------------------------------------------------------------------------------

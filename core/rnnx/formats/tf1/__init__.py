@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from rnnx.archive import Accepted, Archive, Array, Document, Format
-from rnnx.assembly import tensors_of
+from rnnx.assembly import refuse_files, tensors_of
 from rnnx.checks import finite
 from rnnx.errors import WeightFormatError
 from rnnx.formats.tf1.files import read_graph, read_variables, recognised, stem_of, write_checkpoint
@@ -90,12 +90,7 @@ class TF1Format(Format):
 
     def write(self, path: Path, archive: Archive, accepted: Accepted) -> None:
         """Write variables and, if there is one, the graph; see `Format.write`."""
-        lost = [name for name in archive.files if name != GRAPH]
-        if lost:
-            raise WeightFormatError(
-                f"a TensorFlow checkpoint has no place for the file {lost[0]!r}: drop_files=True (--drop-files) leaves "
-                "it out"
-            )
+        refuse_files(archive, "a TensorFlow checkpoint", (GRAPH,))
         layouts = self.layouts(archive)
         tensors = tensors_of(archive, layouts, "a TensorFlow checkpoint", accepted)
         for stored in (each for layout in layouts.values() for each in layout if _is_constant(each)):
