@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rnnx.backend import API_VERSION, BackendInfo
+from rnnx.backend import API_VERSION, CAPABILITIES, BackendInfo
 from rnnx.hookspecs import hookimpl
 
 __all__ = ["rnnx_backends"]
@@ -21,5 +21,6 @@ def rnnx_backends() -> Sequence[BackendInfo]:
             array_types=("numpy.ndarray",),
             target="rnnx_numpy.backend:NumpyBackend",
             install_hint="pip install numpy",
+            capabilities=tuple(CAPABILITIES),
         )
     ]

@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy.typing as npt
 
 from rnnx.errors import UnsupportedError
+from rnnx.seeds import folded
 from rnnx.spec import GATES
 
 __all__ = [
     "API_VERSION",
+    "CAPABILITIES",
     "Array",
     "Backend",
     "BackendInfo",
@@ -27,6 +30,7 @@ __all__ = [
     "KernelWeights",
     "Pullback",
     "Recurrence",
+    "ScanStep",
     "Unsupported",
 ]
 
@@ -35,6 +39,25 @@ API_VERSION = 1
 
 #: An array of whatever framework the backend is for.
 Array = Any
+
+#: What a backend can declare that it does, and the conformance suite then holds it to.
+CAPABILITIES: Mapping[str, str] = MappingProxyType(
+    {
+        "float64": "computes in float64 on its first device",
+        "float32": "computes in float32 on its first device",
+        "float16": "computes in float16 on its first device",
+        "bfloat16": "computes in bfloat16 on its first device",
+        "gradients": "has `Backend.differentiate`",
+        **{
+            f"fused.{mode}": f"has a float32 kernel for {mode}: layers, directions, masks, dropout between layers"
+            for mode in GATES
+        },
+        "threads": "can be called from several threads at once",
+    }
+)
+
+#: Takes a step's number, its inputs and what is carried; returns its output and what is carried on.
+ScanStep = Callable[[Any, Array, list[Array]], tuple[Array, list[Array]]]
 
 #: Takes the cotangents of a function's results and returns those of its arguments.
 Pullback = Callable[[Sequence[Array]], list[Array]]
@@ -59,7 +82,7 @@ class BackendInfo:
     install_hint : str
         What to type if the framework is missing.
     capabilities : tuple of str
-        What it declares that it can do, for the conformance suite.
+        What it declares that it can do, of `CAPABILITIES`, for the conformance suite.
     """
 
     name: str
@@ -180,6 +203,13 @@ class Backend(abc.ABC):
         """Return the name of the array's device, or None where the framework knows only one."""
         return None
 
+    def shape(self, array: Array) -> tuple[Any, ...]:
+        """Return the array's sizes: integers, or the framework's scalars where a graph is made before they are known.
+
+        `zeros`, `bernoulli`, `reshape` and `steps_before` are given such sizes.
+        """
+        return tuple(array.shape)
+
     # -- Tier 1: operations ---------------------------------------------------------------------------------------
 
     @abc.abstractmethod
@@ -239,12 +269,41 @@ class Backend(abc.ABC):
         """Return zeros with the dtype and device of `like`."""
 
     @abc.abstractmethod
-    def bernoulli(self, seed: int, probability: float, shape: tuple[int, ...], like: Array) -> Array:
-        """Return booleans that are true with `probability`, the same ones for the same seed; device of `like`."""
+    def bernoulli(self, seed: Any, probability: float, shape: tuple[int, ...], like: Array) -> Array:
+        """Return booleans that are true with `probability`, the same ones for the same seed; device of `like`.
+
+        The seed is an integer below 2^63, or within `scan` what `fold` returns.
+        """
 
     @abc.abstractmethod
     def steps_before(self, valid_length: Array, length: int) -> Array:
         """Return the boolean mask (length, N) that is true at step t of row n where ``t < valid_length[n]``."""
+
+    def scan(self, step: ScanStep, inputs: Array, carry: list[Array]) -> tuple[Array, list[Array]]:
+        """Step through inputs (T, ...) from the first on.
+
+        ``step(t, inputs[t], carry)`` returns an output and what is carried on. A framework that makes graphs calls it
+        once, in a loop of its own, with a scalar of its own for t.
+
+        Returns
+        -------
+        outputs : array
+            (T, ...), every step's.
+        carry : list of array
+            What the last step carries on.
+        """
+        outputs = []
+        for time, current in enumerate(self.unstack(inputs)):
+            output, carry = step(time, current, carry)
+            outputs.append(output)
+        return self.stack(outputs), carry
+
+    def fold(self, seed: int, time: Any) -> Any:
+        """Return the seed of step `time`, one of `scan`'s: others for other steps, the same for the same.
+
+        A framework whose steps are scalars of its own returns whatever its `bernoulli` takes.
+        """
+        return folded(seed, time)
 
     # -- Tier 2: fused kernels and gradients ----------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import pluggy
 
 from rnnx import hookspecs
-from rnnx.backend import API_VERSION, Backend, BackendInfo
+from rnnx.backend import API_VERSION, CAPABILITIES, Backend, BackendInfo
 from rnnx.errors import BackendNotFoundError, RNNXError, nearest
 from rnnx.hookspecs import FormatInfo
 
@@ -96,6 +96,10 @@ class Plugins:
                 f"backend {info.name!r} is written for version {info.api_version} of the backend contract, "
                 f"and this rnnx has version {API_VERSION}"
             )
+        for capability in info.capabilities:
+            if capability not in CAPABILITIES:
+                hint = nearest(capability, CAPABILITIES)
+                raise RNNXError(f"backend {info.name!r} declares {capability!r}, which is no capability{hint}")
         if self.infos.get(info.name, info) != info:
             raise RNNXError(f"two backends are called {info.name!r}: {self.infos[info.name].target} and {info.target}")
         for other in self.infos.values():

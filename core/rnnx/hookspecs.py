@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import pluggy
 
 from rnnx.backend import Backend, BackendInfo
 
-__all__ = ["PROJECT", "FormatInfo", "hookimpl", "rnnx_backends", "rnnx_conformance", "rnnx_formats"]
+__all__ = ["PROJECT", "Conformance", "FormatInfo", "hookimpl", "rnnx_backends", "rnnx_conformance", "rnnx_formats"]
 
 #: Name of the pluggy project, of the entry-point group, and prefix of every hook.
 PROJECT = "rnnx"
@@ -50,6 +49,26 @@ def rnnx_formats() -> Sequence[FormatInfo]:  # type: ignore[empty-body]
     """Return the file formats that this plugin brings."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Conformance:
+    """What a backend says of itself to the conformance suite, in the open: the suite's result prints it.
+
+    Parameters
+    ----------
+    tolerances : mapping of str to float
+        Largest differences, for numbers up to 1, where they are not the suite's own: by dtype, ``"float32"``, or for
+        gradients alone, ``"float32.gradients"``.
+    expected_failures : mapping of str to str
+        Patterns of tests' names, as `fnmatch` reads them, each with the reason. Such a test has to fail.
+    devices : tuple of str
+        Where the suite runs; on the backend's first device if there are none.
+    """
+
+    tolerances: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    expected_failures: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    devices: tuple[str, ...] = ()
+
+
 @hookspec(firstresult=True)
-def rnnx_conformance(backend: Backend) -> Mapping[str, Any] | None:
-    """Return tolerances, expected failures and devices for the conformance suite, or None for another's backend."""
+def rnnx_conformance(backend: Backend) -> Conformance | None:
+    """Return what the conformance suite is to know of a backend, or None for another's backend."""

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 from rnnx.backend import Array, Backend
+from rnnx.seeds import seeds
 
-__all__ = ["Ops", "Slot", "Step", "Stepped", "Weights", "fill_slots", "seeds"]
-
-_MASK = (1 << 64) - 1
+__all__ = ["LoopSeeds", "Ops", "Slot", "Step", "Stepped", "Weights", "fill_slots"]
 
 #: Weights by name.
 Weights = Mapping[str, Array]
@@ -31,20 +30,6 @@ class Slot:
     public: bool = True
 
 
-def seeds(seed: int | None) -> Iterator[int]:
-    """Yield an endless stream of 63-bit seeds, the same for the same `seed`; None starts from the system's entropy.
-
-    Each place that draws at random takes the next one, so a network draws the same whether its layers are fused or not.
-    The stream is SplitMix64 (Steele, Lea and Flood, 2014).
-    """
-    state = int.from_bytes(os.urandom(8), "little") if seed is None else int(seed) & _MASK
-    while True:
-        state = (state + 0x9E3779B97F4A7C15) & _MASK
-        mixed = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-        mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) & _MASK
-        yield (mixed ^ (mixed >> 31)) >> 1
-
-
 class Ops:
     """The operations of a backend, as `rnnx.backend.Backend` documents them, within one call.
 
@@ -56,7 +41,7 @@ class Ops:
         Whether dropout and zoneout act.
     """
 
-    def __init__(self, backend: Backend, training: bool, seed_stream: Iterator[int]) -> None:
+    def __init__(self, backend: Backend, training: bool, seed_stream: Iterator[Any]) -> None:
         self.backend = backend
         self.training = training
         self._seeds = seed_stream
@@ -74,14 +59,15 @@ class Ops:
         self.reverse = backend.reverse
         self.where = backend.where
         self.zeros = backend.zeros
+        self.shape = backend.shape
 
-    def next_seed(self) -> int:
-        """Return a seed that no other place of this call gets."""
+    def next_seed(self) -> Any:
+        """Return a seed that no other place of this call gets: an integer, or in a loop what `Backend.fold` makes."""
         return next(self._seeds)
 
     def keep(self, rate: float, like: Array) -> Array:
         """Return booleans in the shape of `like`, each false with probability `rate`; new ones at each call."""
-        return self.backend.bernoulli(self.next_seed(), 1.0 - rate, tuple(like.shape), like)
+        return self.backend.bernoulli(self.next_seed(), 1.0 - rate, self.shape(like), like)
 
     def dropout(self, inputs: Array, rate: float) -> Array:
         """Return inputs with each element zero with probability `rate` and the rest divided by ``1 - rate``.
@@ -90,13 +76,38 @@ class Ops:
         """
         if not self.training or rate == 0:
             return inputs
-        blank = self.zeros(tuple(inputs.shape), inputs)
+        blank = self.zeros(self.shape(inputs), inputs)
         return blank if rate == 1 else self.where(self.keep(rate, inputs), inputs * (1.0 / (1.0 - rate)), blank)
+
+
+class LoopSeeds(Iterator[Any]):
+    """The seeds that the steps of a loop draw: in each step the same ones, folded with the step's number.
+
+    So a step may be traced once for all. What it folds is made of the first seed that the loop takes from its call, and
+    a loop that draws nothing takes none.
+    """
+
+    def __init__(self, ops: Ops) -> None:
+        self._ops = ops
+        self._first: int | None = None
+        self._time: Any = 0
+        self._step: Iterator[int] | None = None
+
+    def start(self, time: Any) -> None:
+        """Begin step `time`."""
+        self._time, self._step = time, None
+
+    def __next__(self) -> Any:
+        if self._first is None:
+            self._first = self._ops.next_seed()
+        if self._step is None:
+            self._step = seeds(self._first)
+        return self._ops.backend.fold(next(self._step), self._time)
 
 
 def fill_slots(ops: Ops, slots: Sequence[Slot], states: Sequence[Array], inputs: Array) -> list[Array]:
     """Return everything a stepped cell carries at the start: the given states, and zeros in what is not public."""
-    given, batch = iter(states), inputs.shape[0]
+    given, batch = iter(states), ops.shape(inputs)[0]
     return [
         next(given) if slot.public else ops.zeros(tuple(size or batch for size in slot.shape), inputs) for slot in slots
     ]

@@ -175,7 +175,7 @@ class Plan:
         """Run the plan over inputs (T, N, C); what lies past a row's valid length is not looked at."""
         mask = None
         if valid_length is not None:
-            mask = ops.backend.steps_before(valid_length, inputs.shape[0])
+            mask = ops.backend.steps_before(valid_length, ops.shape(inputs)[0])
             inputs = ops.where(mask[..., None], inputs, ops.zeros((), inputs))
         return self.root.run(Run(ops, weights, valid_length, mask), inputs, states)
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import os
+import sys
 import threading
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from rnnx.backend import Backend, BackendInfo
-from rnnx.errors import BackendMismatchError
+from rnnx.errors import BackendMismatchError, BackendNotFoundError
 
 if TYPE_CHECKING:
     from rnnx.discovery import BackendStatus, Plugins
@@ -144,7 +145,7 @@ def backend_of(arrays: Iterable[object], explicit: str | None = None) -> Backend
     """
     name = explicit
     for array in arrays:
-        owner = _owner(type(array))
+        owner = _owner(array)
         if name is not None and owner != name:
             raise BackendMismatchError(
                 f"an array of type {_class_name(type(array))} belongs to backend {owner!r}, where {name!r} is in use; "
@@ -154,15 +155,26 @@ def backend_of(arrays: Iterable[object], explicit: str | None = None) -> Backend
     return get_backend(name) if name is not None else default_backend()
 
 
-def _owner(kind: type) -> str:
-    infos = _current().infos
+def _owner(array: object) -> str:
+    """Return whose an array is: by its class, or else by asking each backend whose framework is there already."""
+    plugins, kind = _current(), type(array)
     for name in map(_class_name, kind.__mro__):
-        for info in infos.values():
+        for info in plugins.infos.values():
             if name in info.array_types:
                 return info.name
+    for info in plugins.infos.values():
+        if info.framework in sys.modules and _owned_by(info.name, array):
+            return info.name
     raise BackendMismatchError(
-        f"no backend takes an object of type {_class_name(kind)}; there are {', '.join(sorted(infos))}"
+        f"no backend takes an object of type {_class_name(kind)}; there are {', '.join(sorted(plugins.infos))}"
     )
+
+
+def _owned_by(name: str, array: object) -> bool:
+    try:
+        return get_backend(name).owns(array)
+    except BackendNotFoundError:  # a broken one owns nothing, and says what is wrong where it is asked for by name
+        return False
 
 
 def _class_name(kind: type) -> str:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from rnnx.backend import Array, Kernel, KernelWeights, Recurrence
-from rnnx.ops import Ops, Slot, Step, Stepped, Weights, fill_slots
+from rnnx.ops import LoopSeeds, Ops, Slot, Step, Stepped, Weights, fill_slots
 from rnnx.weights.layout import GROUPS, layer_names, split_flat
 
 __all__ = [
@@ -200,16 +200,18 @@ class Loop(_Leaf):
         return sum(slot.public for slot in self.slots)
 
     def run(self, run: Run, inputs: Array, states: list[Array]) -> Step:
-        step = self.cell.stepper(run.ops, run.weights)
-        carry = fill_slots(run.ops, self.slots, states, inputs[0])
-        outputs = []
-        for time, current in enumerate(run.ops.unstack(inputs)):
+        seeds = LoopSeeds(run.ops)
+        ops = Ops(run.ops.backend, run.ops.training, seeds)
+        step = self.cell.stepper(ops, run.weights)
+
+        def advance(time: Any, current: Array, carry: list[Array]) -> Step:
+            seeds.start(time)
             output, new = step(current, carry)
-            if run.mask is not None:
-                output, new = _masked(run.ops, run.mask[time], output, new, carry)
-            carry = new
-            outputs.append(output)
-        return run.ops.stack(outputs), [state for state, slot in zip(carry, self.slots, strict=True) if slot.public]
+            return (output, new) if run.mask is None else _masked(ops, run.mask[time], output, new, carry)
+
+        carry = fill_slots(ops, self.slots, states, inputs[0])
+        outputs, carry = ops.backend.scan(advance, inputs, carry)
+        return outputs, [state for state, slot in zip(carry, self.slots, strict=True) if slot.public]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,9 +15,10 @@ from rnnx.cells.node import Node
 from rnnx.checks import whole
 from rnnx.errors import RNNXError, ShapeError
 from rnnx.fusion import fused_spec
-from rnnx.ops import Ops, Step, fill_slots, seeds
+from rnnx.ops import Ops, Step, fill_slots
 from rnnx.params import RNNParams
 from rnnx.registry import backend_of, default_backend, get_backend
+from rnnx.seeds import seeds
 from rnnx.spec import CellSpec
 
 if TYPE_CHECKING:

@@ -11,8 +11,9 @@ from rnnx.cells import placement
 from rnnx.cells.arguments import Arrangement, checked_length, checked_states, flat, read_inputs
 from rnnx.cells.node import Node
 from rnnx.errors import BackendMismatchError, ShapeError
-from rnnx.ops import Ops, seeds
+from rnnx.ops import Ops
 from rnnx.plan import Plan, Planner
+from rnnx.seeds import seeds
 
 __all__ = ["Gradients", "Unrolling"]
 
