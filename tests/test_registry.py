@@ -272,3 +272,31 @@ def test_a_plugin_cannot_take_the_name_of_rnnxs_own(installed):
     installed(a_thief=bringing(dataclasses.replace(INFO, name="numpy")))
     assert "two backends are called 'numpy'" in status_of("a_thief").reason
     assert_numpy_works()
+
+
+def test_a_capability_that_there_is_not_is_reported(installed):
+    installed(toy=bringing(dataclasses.replace(INFO, capabilities=("float32", "gradient"))))
+    with pytest.raises(rnnx.BackendNotFoundError, match=r"declares 'gradient', which is no capability.*'gradients'"):
+        rnnx.get_backend("toy")
+
+
+class Unnamed(tier1.Wrapped):
+    """An array whose class no backend names."""
+
+
+@pytest.mark.parametrize(("framework", "found"), [("numpy", True), ("toyframework", False)])
+def test_an_array_of_an_unnamed_class_is_asked_about_where_the_framework_is_there(
+    installed, framework, found
+):
+    installed(toy=bringing(dataclasses.replace(INFO, framework=framework)))
+    if found:
+        assert rnnx.registry.backend_of([Unnamed(np.zeros(1))]).name == "tier1"
+    else:
+        with pytest.raises(rnnx.BackendMismatchError, match="Unnamed"):
+            rnnx.registry.backend_of([Unnamed(np.zeros(1))])
+
+
+def test_a_broken_backend_is_not_asked_whose_an_array_is(installed):
+    installed(toy=bringing(dataclasses.replace(INFO, target="tier1:NoSuchBackend")))
+    with pytest.raises(rnnx.BackendMismatchError, match="builtins.list"):
+        rnnx.LSTMCell(2).unroll(None, [[0.5]])

@@ -8,6 +8,7 @@ from rnnx.cli.backends import backends
 from rnnx.cli.convert import convert
 from rnnx.cli.group import ReportingGroup
 from rnnx.cli.inspect import inspect
+from rnnx.cli.new_backend import new_backend
 from rnnx.cli.verify import verify
 
 __all__ = ["main"]
@@ -25,5 +26,5 @@ def main(debug: bool) -> None:
     """
 
 
-for command in (backends, inspect, convert, verify):
+for command in (backends, inspect, convert, verify, new_backend):
     main.add_command(command)
