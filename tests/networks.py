@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-import reference
 import rnnx
+from rnnx.conformance import reference
 
 #: Modes with a kernel.
 FUSED_MODES = ("lstm", "gru", "rnn_tanh", "rnn_relu")

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import networks
-import reference
 import rnnx
 from networks import FUSED_MODES, PLAIN_MODES, RAGGED, assert_all_close, batch_major, leaves
+from rnnx.conformance import reference
 
 BATCH, STEPS, WIDTH, HIDDEN = 4, 5, 3, 6
 LENGTHS = {"unmasked": None, "ragged": RAGGED, "full": (STEPS,) * BATCH, "empty": (0,) * BATCH}

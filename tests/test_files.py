@@ -14,10 +14,10 @@ import pytest
 import safetensors.numpy
 
 import networks
-import reference
 import rnnx
 from networks import PeepholeLSTM, assert_all_close, batch_major, sequential
 from rnnx.archive import Accepted, Archive, Part
+from rnnx.conformance import reference
 from rnnx.errors import ShapeError, UnsupportedError, WeightFormatError
 from rnnx.files import read_archive
 from rnnx.formats.mxnet import MXNetFormat

@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 
 import networks
-import reference
 import rnnx
 from networks import RAGGED, assert_all_close, plain, same_bits, sequential
-from reference import share, sigmoid
 from rnnx.building import plain_cell
+from rnnx.conformance import reference
 from rnnx.fusion import fused_spec
 from slopes import Problem
 
@@ -26,26 +25,7 @@ def made(prefix: str = "p_", projected: int = PROJECTED) -> rnnx.LSTMPCell:
 
 
 def judge_of(cell: rnnx.BaseRNNCell, prefix: str = "p_") -> reference.Network:
-    """The equation written out, with the weights that a tree holds under a prefix."""
-    weights = {name.removeprefix(prefix): w for name, w in cell.get_params().items() if name.startswith(prefix)}
-    projected, hidden = weights["h2r_weight"].shape
-
-    def step(x, h, c):
-        i, f, g, o = (share(weights, "i2h", k, hidden, x) + share(weights, "h2h", k, hidden, h) for k in range(4))
-        c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
-        return weights["h2r_weight"] @ (sigmoid(o) * np.tanh(c)), c
-
-    def network(inputs, begin, lengths):
-        sizes = (projected, hidden)
-        after = [np.zeros((len(inputs), n)) if begin is None else np.array(next(begin)) for n in sizes]
-        outputs = np.zeros((*inputs.shape[:2], projected))
-        for row, length in enumerate(lengths):
-            for time in range(length):
-                after[0][row], after[1][row] = step(inputs[row, time], after[0][row], after[1][row])
-                outputs[row, time] = after[0][row]
-        return outputs, after
-
-    return network
+    return networks.reference_of("lstmp", cell, prefix)
 
 
 def judged(cell: rnnx.BaseRNNCell, judge: reference.Network, width: int = WIDTH) -> None:

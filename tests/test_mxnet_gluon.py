@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import networks
-import reference
 import rnnx
 from networks import assert_all_close, same_bits, sequential
+from rnnx.conformance import reference
 from rnnx.errors import UnsupportedError, WeightFormatError
 from rnnx.formats.mxnet.ndarray import read_ndarrays, write_ndarrays
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import networks
-import reference
 import rnnx
 from networks import FUSED_MODES, PLAIN_MODES, RAGGED, assert_all_close, leaves, plain
+from rnnx.conformance import reference
 
 BATCH, STEPS, WIDTH, HIDDEN = 4, 5, 3, 6
 

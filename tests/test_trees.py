@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import networks
-import reference
 import rnnx
 from networks import RAGGED, assert_all_close, batch_major, leaves, plain, sequential
+from rnnx.conformance import reference
 
 BATCH, STEPS, WIDTH, HIDDEN = 4, 5, 3, 6
 

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import networks
-import reference
 import rnnx
 from networks import PeepholeLSTM, plain, same_bits, sequential
 from rnnx.backend import Recurrence
+from rnnx.conformance import reference
 from rnnx.weights import layout
 
 WIDTH, HIDDEN = 3, 4

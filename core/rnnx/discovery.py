@@ -10,6 +10,7 @@ import dataclasses
 import importlib
 import importlib.util
 import types
+from collections.abc import Sequence
 from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
@@ -17,13 +18,13 @@ import pluggy
 
 from rnnx import hookspecs
 from rnnx.backend import API_VERSION, CAPABILITIES, Backend, BackendInfo
-from rnnx.errors import BackendNotFoundError, RNNXError, nearest
-from rnnx.hookspecs import FormatInfo
+from rnnx.errors import BackendNotFoundError, RNNXError, class_name, nearest
+from rnnx.hookspecs import Conformance, FormatInfo
 
 __all__ = ["BackendStatus", "Plugins", "resolved"]
 
 #: What comes with rnnx, registered first: nobody else's plugin can take a name of theirs.
-OWN_PLUGINS = ("rnnx.formats.plugin", "rnnx_numpy.plugin", "rnnx_torch.plugin")
+OWN_PLUGINS = ("rnnx.formats.plugin", "rnnx_numpy.plugin", "rnnx_torch.plugin", "rnnx_tensorflow.plugin")
 
 Info = TypeVar("Info", BackendInfo, FormatInfo)
 
@@ -48,6 +49,7 @@ class Plugins:
         self.formats: dict[str, FormatInfo] = {}
         self.failures: dict[str, BaseException] = {}
         self.loaded: dict[str, Backend] = {}
+        self._owners: dict[type, str | None] = {}
 
     def discover(self) -> None:
         """Register each plugin by itself, so that one that fails is the only one that fails."""
@@ -70,7 +72,7 @@ class Plugins:
                 self._check(backend)
             for kind in formats:
                 self._check_format(kind)
-            self.infos.update({info.name: info for info in backends})
+            self._add_all(backends)
             self.formats.update({info.name: info for info in formats})
         except BaseException:
             self.manager.unregister(plugin)
@@ -88,7 +90,19 @@ class Plugins:
     def add(self, info: BackendInfo) -> None:
         """Make a backend known."""
         self._check(info)
-        self.infos[info.name] = info
+        self._add_all([info])
+
+    def _add_all(self, infos: Sequence[BackendInfo]) -> None:
+        self.infos.update({info.name: info for info in infos})
+        self._owners.clear()
+
+    def owner_of(self, kind: type) -> str | None:
+        """Return the backend that names a class of arrays or one of its bases; looked up once for each class."""
+        if kind not in self._owners:
+            names = [class_name(base) for base in kind.__mro__]
+            owners = (info.name for name in names for info in self.infos.values() if name in info.array_types)
+            self._owners[kind] = next(owners, None)
+        return self._owners[kind]
 
     def _check(self, info: BackendInfo) -> None:
         if info.api_version != API_VERSION:
@@ -132,6 +146,13 @@ class Plugins:
         raise BackendNotFoundError(
             f"no backend is called {name!r}{nearest(name, self.infos)}; there are {', '.join(sorted(self.infos))}"
         )
+
+    def conformance(self, backend: Backend) -> Conformance:
+        """Return what the plugins tell the conformance suite of a backend."""
+        told = self.manager.hook.rnnx_conformance(backend=backend)
+        if not isinstance(told, Conformance | None):
+            raise RNNXError(f"rnnx_conformance should return a Conformance or None, found {told!r}")
+        return told or Conformance()
 
     def status(self) -> list[BackendStatus]:
         """Return every backend, and every plugin that failed."""

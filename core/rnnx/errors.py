@@ -11,6 +11,7 @@ __all__ = [
     "ShapeError",
     "UnsupportedError",
     "WeightFormatError",
+    "class_name",
     "nearest",
 ]
 
@@ -45,3 +46,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
     found = difflib.get_close_matches(name, list(known), n=1)
     return f" (nearest: {found[0]!r})" if found else ""
+
+
+def class_name(kind: type) -> str:
+    """Return a class's full name, ``"module.Class"``."""
+    return f"{kind.__module__}.{kind.__qualname__}"

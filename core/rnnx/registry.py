@@ -14,14 +14,15 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from rnnx.backend import Backend, BackendInfo
-from rnnx.errors import BackendMismatchError, BackendNotFoundError
+from rnnx.errors import BackendMismatchError, BackendNotFoundError, class_name
 
 if TYPE_CHECKING:
     from rnnx.discovery import BackendStatus, Plugins
-    from rnnx.hookspecs import FormatInfo
+    from rnnx.hookspecs import Conformance, FormatInfo
 
 __all__ = [
     "backend_of",
+    "conformance_of",
     "default_backend",
     "get_backend",
     "list_backends",
@@ -29,6 +30,7 @@ __all__ = [
     "refresh",
     "register_backend",
     "register_format",
+    "register_plugin",
     "use_backend",
 ]
 
@@ -87,6 +89,24 @@ def register_format(info: FormatInfo) -> None:
     """
     with _lock:
         _current().add_format(info)
+
+
+def register_plugin(plugin: object, name: str) -> None:
+    """Make all that a plugin brings known without an entry point, until `refresh`; a second time does nothing.
+
+    Raises
+    ------
+    RNNXError
+        If a name of it is taken, or one of its hooks is not as it should be.
+    """
+    with _lock:
+        if not _current().manager.is_registered(plugin):
+            _current().register_plugin(plugin, name)
+
+
+def conformance_of(backend: Backend) -> Conformance:
+    """Return what the plugins tell the conformance suite of a backend."""
+    return _current().conformance(backend)
 
 
 def list_backends() -> list[BackendStatus]:
@@ -148,7 +168,7 @@ def backend_of(arrays: Iterable[object], explicit: str | None = None) -> Backend
         owner = _owner(array)
         if name is not None and owner != name:
             raise BackendMismatchError(
-                f"an array of type {_class_name(type(array))} belongs to backend {owner!r}, where {name!r} is in use; "
+                f"an array of type {class_name(type(array))} belongs to backend {owner!r}, where {name!r} is in use; "
                 "rnnx never converts silently: move the weights with cell.to(), or convert the array yourself"
             )
         name = owner
@@ -158,15 +178,14 @@ def backend_of(arrays: Iterable[object], explicit: str | None = None) -> Backend
 def _owner(array: object) -> str:
     """Return whose an array is: by its class, or else by asking each backend whose framework is there already."""
     plugins, kind = _current(), type(array)
-    for name in map(_class_name, kind.__mro__):
-        for info in plugins.infos.values():
-            if name in info.array_types:
-                return info.name
+    named = plugins.owner_of(kind)
+    if named is not None:
+        return named
     for info in plugins.infos.values():
         if info.framework in sys.modules and _owned_by(info.name, array):
             return info.name
     raise BackendMismatchError(
-        f"no backend takes an object of type {_class_name(kind)}; there are {', '.join(sorted(plugins.infos))}"
+        f"no backend takes an object of type {class_name(kind)}; there are {', '.join(sorted(plugins.infos))}"
     )
 
 
@@ -175,7 +194,3 @@ def _owned_by(name: str, array: object) -> bool:
         return get_backend(name).owns(array)
     except BackendNotFoundError:  # a broken one owns nothing, and says what is wrong where it is asked for by name
         return False
-
-
-def _class_name(kind: type) -> str:
-    return f"{kind.__module__}.{kind.__qualname__}"

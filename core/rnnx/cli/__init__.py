@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from rnnx.cli.backends import backends
+from rnnx.cli.conformance import conformance
 from rnnx.cli.convert import convert
 from rnnx.cli.group import ReportingGroup
 from rnnx.cli.inspect import inspect
@@ -26,5 +27,5 @@ def main(debug: bool) -> None:
     """
 
 
-for command in (backends, inspect, convert, verify, new_backend):
+for command in (backends, inspect, convert, verify, conformance, new_backend):
     main.add_command(command)

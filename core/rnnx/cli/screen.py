@@ -7,7 +7,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TextIO
 
 import click
 from rich.console import Console
@@ -51,14 +51,23 @@ def _finite(value: Any) -> Any:
 
 
 @contextlib.contextmanager
-def progress_bar(title: str, hidden: bool = False) -> Iterator[Callable[[int, int, str], None]]:
-    """Show a bar on stderr while something long runs, if that is a terminal; give what moves it.
+def progress_bar(
+    title: str, hidden: bool = False, file: TextIO | None = None
+) -> Iterator[Callable[[int, int, str], None]]:
+    """Show a bar while something long runs, on stderr or a file given, if that is a terminal; give what moves it.
 
     It is called with how much is done, how much there is, and what comes next.
     """
-    screen = console(stderr=True)
+    screen = console(stderr=True) if file is None else Console(file=file)
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=screen, transient=True, disable=hidden or not screen.is_terminal) as bar:
+    with Progress(
+        *columns,
+        console=screen,
+        transient=True,
+        redirect_stdout=file is None,
+        redirect_stderr=file is None,
+        disable=hidden or not screen.is_terminal,
+    ) as bar:
         task = bar.add_task(title, total=None)
 
         def advance(done: int, total: int, what: str) -> None:
