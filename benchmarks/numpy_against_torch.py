@@ -8,33 +8,17 @@ number of threads; between turns torch's pool sleeps, since its threads block in
 
 from __future__ import annotations
 
-import os
+import argparse
+import platform
+import statistics
+from collections.abc import Callable
 
-THREADS = "2"
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(variable, THREADS)
+from timing import SHAPES, THREADS, interleaved, shown  # first, for it sets the thread counts
 
-import argparse  # noqa: E402 - the thread counts are read when the libraries load
-import platform  # noqa: E402
-import statistics  # noqa: E402
-import time  # noqa: E402
-from collections.abc import Callable  # noqa: E402
+import numpy as np  # isort: skip
+import torch  # isort: skip
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-
-import rnnx  # noqa: E402
-
-#: batch, time, input, hidden, layers.
-SHAPES = [
-    (1, 100, 256, 256, 1),
-    (32, 50, 200, 200, 2),
-    (64, 35, 650, 650, 2),
-    (16, 25, 512, 512, 1),
-    (32, 25, 1024, 1024, 1),
-    (1, 1, 256, 256, 1),
-]
+import rnnx  # isort: skip
 
 TORCH = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU, "rnn_tanh": torch.nn.RNN}
 
@@ -65,26 +49,6 @@ def contenders(mode: str, shape: tuple[int, ...], training: bool) -> tuple[Calla
     if training:
         return train_numpy, train_torch
     return lambda: cell.unroll(length, inputs), infer_torch
-
-
-def interleaved(calls: tuple[Callable[[], object], ...], seconds: float) -> list[list[float]]:
-    """Return the milliseconds of each call's turns, at least 7 turns each."""
-    times: list[list[float]] = [[] for _ in calls]
-    stop = time.perf_counter() + seconds
-    for call in calls:
-        call()
-    while len(times[0]) < 7 or time.perf_counter() < stop:
-        for call, kept in zip(calls, times, strict=True):
-            start = time.perf_counter()
-            call()
-            kept.append((time.perf_counter() - start) * 1e3)
-    return times
-
-
-def shown(times: list[float]) -> str:
-    """Return median and interquartile range."""
-    low, middle, high = statistics.quantiles(times, n=4)
-    return f"{middle:9.3f} ({low:.3f} to {high:.3f})"
 
 
 def main() -> None:

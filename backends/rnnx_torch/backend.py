@@ -77,8 +77,9 @@ class TorchBackend(Backend):
 
     def split(self, array: Tensor, parts: int | Sequence[int], axis: int = -1) -> Sequence[Tensor]:
         """See `Backend.split`; the parts are views."""
-        sizes = array.shape[axis] // parts if isinstance(parts, int) else list(parts)
-        return torch.split(array, sizes, axis)
+        if isinstance(parts, int):
+            return torch.split(array, array.shape[axis] // parts, axis)
+        return torch.split_with_sizes(array, parts, axis)
 
     def concat(self, arrays: Sequence[Tensor], axis: int = -1) -> Tensor:
         """See `Backend.concat`."""
@@ -115,7 +116,7 @@ class TorchBackend(Backend):
 
     def zeros(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
         """See `Backend.zeros`."""
-        return torch.zeros(shape, dtype=like.dtype, device=like.device)
+        return like.new_zeros(shape)
 
     def bernoulli(self, seed: int, probability: float, shape: tuple[int, ...], like: Tensor) -> Tensor:
         """See `Backend.bernoulli`; torch's global generator is left alone."""

@@ -1,8 +1,9 @@
 """`export`: a module of torch's own that computes what a cell tree does, and needs no rnnx.
 
-A tree is told as pieces: stacks of layers, each as deep as one of torch's recurrent modules can be, dropout, residuals,
-and two directions that no such module has together. A single stack is the module itself. More are joined by a
-`torch.fx.GraphModule`, which is a class of torch's, carries its own source, and is pickled and loaded without rnnx.
+A tree is told as pieces (`rnnx.pieces`): stacks of layers, each as deep as one of torch's recurrent modules can be,
+dropout, residuals, and two directions that no such module has together. A single stack is the module itself. More are
+joined by a `torch.fx.GraphModule`, which is a class of torch's, carries its own source, and is pickled and loaded
+without rnnx.
 
 Names, layouts and which cells have a module are those of `rnnx.formats.torch`, by which PyTorch's files are written.
 
@@ -11,9 +12,9 @@ Sources: ``torch/nn/modules/rnn.py`` and ``torch/fx/graph_module.py`` of PyTorch
 
 from __future__ import annotations
 
-import dataclasses
+import itertools
 import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,12 +22,12 @@ import torch
 from torch import Tensor, fx
 
 from rnnx.backend import Array
+from rnnx.building import two_directions
 from rnnx.cells import BaseRNNCell, placement
-from rnnx.errors import RNNXError, UnsupportedError
+from rnnx.errors import RNNXError
 from rnnx.formats.torch.modules import modules_of
 from rnnx.formats.torch.names import Place, module_tensors
-from rnnx.found import name_of
-from rnnx.fusion import unfused_spec
+from rnnx.pieces import Directions, Dropout, Piece, Residual, Stack, pieces_of, walk
 from rnnx.registry import get_backend
 from rnnx.spec import CellSpec
 from rnnx.weights.stored import Block, put_together
@@ -39,33 +40,6 @@ _MODULES: Mapping[str, Callable[..., torch.nn.Module]] = {
     "GRUCell": torch.nn.GRU,
     "RNNCell": torch.nn.RNN,
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class _Stack:
-    """Layers alike, each a plain cell or a pair of them, with dropout between."""
-
-    layers: tuple[CellSpec, ...]
-    dropout: float = 0.0
-
-
-@dataclasses.dataclass(frozen=True)
-class _Dropout:
-    rate: float
-
-
-@dataclasses.dataclass(frozen=True)
-class _Residual:
-    inner: tuple[_Piece, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Directions:
-    forward: tuple[_Piece, ...]
-    backward: tuple[_Piece, ...]
-
-
-_Piece = _Stack | _Dropout | _Residual | _Directions
 
 
 def export(cell: BaseRNNCell, *, inference: bool = False) -> torch.nn.Module:
@@ -90,12 +64,12 @@ def export(cell: BaseRNNCell, *, inference: bool = False) -> torch.nn.Module:
         For a cell that torch has nothing for, which the message names: other activations than tanh and relu, a GRU that
         resets before the recurrent product, a cell of one's own, and, unless `inference` is set, zoneout.
     """
-    pieces = tuple(_joined(_pieces(cell.spec, inference)))
+    pieces = _of_torch(pieces_of(cell.spec, inference, "module of PyTorch", "rnnx_torch.RNNModule"))
     packed = cell.get_params()
     if not packed:
         raise RNNXError("the cell has no weights yet: call initialize() or load_params() before export()")
     modules = _Modules(cell.unpack_weights(packed), _device(cell))
-    if len(pieces) == 1 and isinstance(pieces[0], _Stack):
+    if len(pieces) == 1 and isinstance(pieces[0], Stack):
         return modules.recurrent(pieces[0])
     return _Graph(modules).of(pieces)
 
@@ -105,59 +79,45 @@ def _device(cell: BaseRNNCell) -> str | None:
     return str(value.device) if isinstance(value, Tensor) else None
 
 
-# -- the tree as pieces -----------------------------------------------------------------------------------------------
+# -- the pieces as torch has them -------------------------------------------------------------------------------------
 
 
-def _pieces(spec: CellSpec, inference: bool) -> Iterator[_Piece]:
-    """Yield what runs one after the other, each stack a single layer."""
-    if spec.kind == "SequentialRNNCell":
-        for child in spec.children:
-            yield from _pieces(child, inference)
-    elif spec.kind == "FusedRNNCell":
-        yield from _pieces(unfused_spec(spec), inference)
-    elif spec.kind == "DropoutCell":
-        if spec.fields["dropout"] and not inference:
-            yield _Dropout(spec.fields["dropout"])
-    elif spec.kind == "ZoneoutCell":
-        if any(spec.fields.values()) and not inference:
-            raise UnsupportedError(
-                f"the ZoneoutCell around {name_of(spec)!r} acts between the steps in training, and no module of "
-                "PyTorch does: inference=True leaves it out; rnnx_torch.RNNModule trains with it"
-            )
-        yield from _pieces(spec.children[0], inference)
-    elif spec.kind == "ResidualCell":
-        yield _Residual(tuple(_joined(_pieces(spec.children[0], inference))))
-    elif spec.kind == "BidirectionalCell":
-        yield _pair(spec, inference)
-    else:
-        yield from (_Stack(module.layers) for module in modules_of(spec))
-
-
-def _pair(spec: CellSpec, inference: bool) -> _Stack | _Directions:
-    """Return two directions as a layer of one module if they are single cells alike."""
-    forward, backward = (tuple(_joined(_pieces(child, inference))) for child in spec.children)
-    layers = [layer for piece in (*forward, *backward) if isinstance(piece, _Stack) for layer in piece.layers]
-    if len(forward) == len(backward) == 1 and len(layers) == 2 and _alike(*layers):
-        return _Stack((dataclasses.replace(spec, children=tuple(layers)),))
-    return _Directions(forward, backward)
-
-
-def _joined(pieces: Iterator[_Piece]) -> list[_Piece]:
-    """Return the pieces with neighbours joined where one module is both, with the dropout between them."""
-    joined: list[_Piece] = []
-    for piece in pieces:
-        between = joined[-1] if joined and isinstance(joined[-1], _Dropout) else None
+def _of_torch(pieces: Iterable[Piece]) -> tuple[Piece, ...]:
+    """Return the pieces with neighbours joined where one module of torch is both, with the dropout between them."""
+    joined: list[Piece] = []
+    for piece in itertools.chain.from_iterable(map(_own, pieces)):
+        between = joined[-1] if joined and isinstance(joined[-1], Dropout) else None
         place = -2 if between else -1
         below = joined[place] if len(joined) >= -place else None
         rate = between.rate if between else 0.0
-        if isinstance(piece, _Stack) and isinstance(below, _Stack) and _stackable(below, piece, rate):
-            joined[place:] = [_Stack(below.layers + piece.layers, rate)]
+        if isinstance(piece, Stack) and isinstance(below, Stack) and _stackable(below, piece, rate):
+            joined[place:] = [Stack(below.layers + piece.layers, rate)]
         else:
             joined.append(piece)
-    return joined
+    return tuple(joined)
 
 
-def _stackable(below: _Stack, above: _Stack, dropout: float) -> bool:
+def _own(piece: Piece) -> Iterator[Piece]:
+    """Yield a piece, with what is within it joined; a cell that torch has no module for is refused."""
+    if isinstance(piece, Stack):
+        yield from (Stack(module.layers) for layer in piece.layers for module in modules_of(layer))
+    elif isinstance(piece, Residual):
+        yield Residual(_of_torch(piece.inner))
+    elif isinstance(piece, Directions):
+        yield _pair(_of_torch(piece.forward), _of_torch(piece.backward))
+    else:
+        yield piece
+
+
+def _pair(forward: tuple[Piece, ...], backward: tuple[Piece, ...]) -> Piece:
+    """Return two directions as a layer of one module if they are single cells alike."""
+    layers = [layer for piece in (*forward, *backward) if isinstance(piece, Stack) for layer in piece.layers]
+    if len(forward) == len(backward) == 1 and len(layers) == 2 and _alike(*layers):
+        return Stack((two_directions(layers),))
+    return Directions(forward, backward)
+
+
+def _stackable(below: Stack, above: Stack, dropout: float) -> bool:
     inside = {stack.dropout for stack in (below, above) if len(stack.layers) > 1}
     return inside <= {dropout} and _alike(below.layers[0], above.layers[0])
 
@@ -186,7 +146,7 @@ class _Modules:
         self._weights, self._device = weights, device
         self._known: dict[tuple[Block, ...], torch.nn.Parameter] = {}
 
-    def recurrent(self, stack: _Stack) -> torch.nn.Module:
+    def recurrent(self, stack: Stack) -> torch.nn.Module:
         """Return the module that a stack of layers is."""
         shapes = {name: tuple(array.shape) for name, array in self._weights.items()}
         tensors = list(module_tensors(Place(""), stack.layers, shapes))
@@ -205,7 +165,7 @@ class _Modules:
         return self._known[blocks]
 
 
-def _without_values(stack: _Stack, input_size: int) -> torch.nn.Module:
+def _without_values(stack: Stack, input_size: int) -> torch.nn.Module:
     """Return a module whose parameters are yet to come; drawing them would use up torch's random numbers."""
     sides = _directions(stack.layers[0])
     first = sides[0]
@@ -228,31 +188,31 @@ class _Graph:
         self._states: Iterator[fx.Node] = iter(())
         self._finals: list[fx.Node] = []
 
-    def of(self, pieces: Sequence[_Piece]) -> fx.GraphModule:
+    def of(self, pieces: Sequence[Piece]) -> fx.GraphModule:
         """Return the module of a tree."""
         inputs = self._graph.placeholder("inputs")
-        count = sum(isinstance(piece, _Stack) for piece in _walk(pieces))
+        count = sum(isinstance(piece, Stack) for piece in walk(pieces))
         self._states = iter([self._graph.placeholder(f"state_{number}", default_value=None) for number in range(count)])
         outputs = self._run(pieces, inputs)
         self._graph.output((outputs, tuple(self._finals)))
         return fx.GraphModule(self._root, self._graph, "RecurrentStack")
 
-    def _run(self, pieces: Sequence[_Piece], value: fx.Node) -> fx.Node:
+    def _run(self, pieces: Sequence[Piece], value: fx.Node) -> fx.Node:
         for piece in pieces:
             value = self._step(piece, value)
         return value
 
-    def _step(self, piece: _Piece, value: fx.Node) -> fx.Node:
+    def _step(self, piece: Piece, value: fx.Node) -> fx.Node:
         """Return what a piece makes of inputs (N, T, I)."""
         call = self._graph.call_function
-        if isinstance(piece, _Stack):
+        if isinstance(piece, Stack):
             module = self._modules.recurrent(piece)
             results = self._module(type(module).__name__.lower(), module, value, next(self._states))
             self._finals.append(call(operator.getitem, (results, 1)))
             return call(operator.getitem, (results, 0))
-        if isinstance(piece, _Dropout):
+        if isinstance(piece, Dropout):
             return self._module("dropout", torch.nn.Dropout(piece.rate), value)
-        if isinstance(piece, _Residual):
+        if isinstance(piece, Residual):
             return call(operator.add, (self._run(piece.inner, value), value))
         ahead = self._run(piece.forward, value)
         back = self._run(piece.backward, call(torch.flip, (value, [1])))
@@ -262,12 +222,3 @@ class _Graph:
         name = f"{kind}_{len(self._root)}"
         self._root[name] = module
         return self._graph.call_module(name, arguments)
-
-
-def _walk(pieces: Sequence[_Piece]) -> Iterator[_Piece]:
-    for piece in pieces:
-        yield piece
-        if isinstance(piece, _Residual):
-            yield from _walk(piece.inner)
-        if isinstance(piece, _Directions):
-            yield from _walk(piece.forward + piece.backward)

@@ -37,11 +37,11 @@ _ONEDNN: Any = torch.backends.mkldnn
 
 def kernel_name(mode: str, call: Call) -> str | Unsupported:
     """Return the name of the library that runs such a call, or why none does."""
-    device = torch.device(call.device or "cpu")
-    if device.type == "cuda":
+    kind = (call.device or "cpu").partition(":")[0]
+    if kind == "cuda":
         return "torch.cudnn" if _CUDNN.is_available() and call.dtype != "bfloat16" else "torch.native"
-    if device.type != "cpu":
-        return Unsupported(f"torch's fused kernels are not used on {device.type!r}")
+    if kind != "cpu":
+        return Unsupported(f"torch's fused kernels are not used on {kind!r}")
     if mode == "lstm" and not call.masked and _ONEDNN.is_available() and _ONEDNN.enabled and _in_onednn(call.dtype):
         return "torch.mkldnn"
     return "torch.native"

@@ -14,19 +14,9 @@ from pathlib import Path
 
 import mxnet as mx
 import numpy as np
+from corpus import EPOCHS, HIDDEN_SIZE, LAYERS, NAME, PADDING_ID, read_sentences
 from safetensors.numpy import save_file
-from train_mxnet import (
-    EPOCHS,
-    HIDDEN_SIZE,
-    LAYERS,
-    NAME,
-    PADDING_ID,
-    embed,
-    encode,
-    lstm,
-    predict,
-    read_sentences,
-)
+from train_mxnet import embed, encode, lstm, predict
 
 BATCH_SIZE = 16
 BEFORE = 12

@@ -12,6 +12,7 @@ Sources: ``python/mxnet/rnn/rnn_cell.py`` of MXNet 1.9.1 (``pack_weights``, ``_s
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterator, MutableMapping, Sequence
 
@@ -87,7 +88,7 @@ def layer_names(prefix: str, recurrence: Recurrence) -> Iterator[tuple[int, str]
 
 def flat_size(recurrence: Recurrence) -> int:
     """Return the length of a fused cell's vector: ``sum over layers of G*H*D*(in + H + 2)``."""
-    return sum(_rows(shape) for shapes in _layer_shapes(recurrence) for shape in shapes)
+    return sum(_parts(recurrence)[0])
 
 
 def input_size_of_flat(size: int, recurrence: Recurrence) -> int:
@@ -112,11 +113,10 @@ def input_size_of_flat(size: int, recurrence: Recurrence) -> int:
 
 def split_flat(ops: Backend, flat: Array, recurrence: Recurrence) -> KernelWeights:
     """Return every layer's weights as parts of the flat vector (views, where the framework has them)."""
-    shapes = _layer_shapes(recurrence)
-    ordered = [*_matrices(shapes), *_vectors(shapes)]
-    parts = ops.split(flat, [_rows(shape) for shape in ordered], 0)
-    arrays = [ops.reshape(part, shape) for part, shape in zip(parts, ordered, strict=True)]
-    matrices, vectors = arrays[: 2 * len(shapes)], arrays[2 * len(shapes) :]
+    sizes, shapes = _parts(recurrence)
+    parts = ops.split(flat, sizes, 0)
+    matrices = [ops.reshape(part, shape) for part, shape in zip(parts, shapes, strict=False)]
+    vectors = parts[len(shapes) :]
     layers = zip(matrices[::2], matrices[1::2], vectors[::2], vectors[1::2], strict=True)
     return KernelWeights(tuple(layers), flat)
 
@@ -127,22 +127,13 @@ def join_flat(ops: Backend, layers: Sequence[tuple[Array, Array, Array, Array]])
     return ops.concat([ops.reshape(array, (-1,)) for array in ordered], 0)
 
 
-def _layer_shapes(recurrence: Recurrence) -> list[tuple[tuple[int, ...], ...]]:
-    """Return, for each layer and direction, the shapes of its four weights in the order of `GROUPS`."""
+@functools.lru_cache(maxsize=256)
+def _parts(recurrence: Recurrence) -> tuple[tuple[int, ...], tuple[tuple[int, int], ...]]:
+    """Return the length of each part of the flat vector, and the shapes of those that are matrices, the first ones.
+
+    Kept, since every call asks for them.
+    """
     hidden, rows = recurrence.hidden_size, recurrence.gates * recurrence.hidden_size
-    return [
-        ((rows, recurrence.layer_input_size(layer)), (rows, hidden), (rows,), (rows,))
-        for layer, _ in layer_names("", recurrence)
-    ]
-
-
-def _matrices(shapes: Sequence[tuple[tuple[int, ...], ...]]) -> Iterator[tuple[int, ...]]:
-    return (shape for layer in shapes for shape in layer[:2])
-
-
-def _vectors(shapes: Sequence[tuple[tuple[int, ...], ...]]) -> Iterator[tuple[int, ...]]:
-    return (shape for layer in shapes for shape in layer[2:])
-
-
-def _rows(shape: tuple[int, ...]) -> int:
-    return shape[0] if len(shape) == 1 else shape[0] * shape[1]
+    widths = [recurrence.layer_input_size(layer) for layer, _ in layer_names("", recurrence)]
+    shapes = tuple((rows, columns) for width in widths for columns in (width, hidden))
+    return (*(rows * columns for _, columns in shapes), *(rows for _ in shapes)), shapes
