@@ -21,6 +21,7 @@ def rnnx_backends() -> Sequence[BackendInfo]:
             array_types=("numpy.ndarray",),
             target="rnnx_numpy.backend:NumpyBackend",
             install_hint="pip install numpy",
-            capabilities=tuple(CAPABILITIES),
+            # NumPy computes bfloat16 in float32, which would change the dtype.
+            capabilities=tuple(capability for capability in CAPABILITIES if capability != "bfloat16"),
         )
     ]

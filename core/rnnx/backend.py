@@ -76,7 +76,8 @@ class BackendInfo:
     framework : str
         The module to import for it, such as ``"torch"``.
     array_types : tuple of str
-        Its arrays' classes, as ``"module.Class"``: an array is its own if a class in its type's MRO is named here.
+        Its arrays' classes, as ``"module.Class"``: an array is its own if a class in its type's MRO is named here. For
+        classes that have no public name, such as those of arrays that are traced, `Backend.owns` is asked.
     target : str
         ``"module:Class"`` of the `Backend`, imported when the backend is first used.
     install_hint : str
@@ -200,8 +201,12 @@ class Backend(abc.ABC):
         return str(getattr(array.dtype, "name", None) or str(array.dtype).rpartition(".")[2])
 
     def device(self, array: Array) -> str | None:
-        """Return the name of the array's device, or None where the framework knows only one."""
+        """Return the name of the array's device, or None where there is only one, or a graph has chosen none yet."""
         return None
+
+    def known(self, array: Array) -> bool:
+        """Say whether the array's values can be read: not those of a graph that is being made."""
+        return True
 
     def shape(self, array: Array) -> tuple[Any, ...]:
         """Return the array's sizes: integers, or the framework's scalars where a graph is made before they are known.
@@ -272,7 +277,7 @@ class Backend(abc.ABC):
     def bernoulli(self, seed: Any, probability: float, shape: tuple[int, ...], like: Array) -> Array:
         """Return booleans that are true with `probability`, the same ones for the same seed; device of `like`.
 
-        The seed is an integer below 2^63, or within `scan` what `fold` returns.
+        The seed is an integer below 2^63, or what `fold` returns.
         """
 
     @abc.abstractmethod
@@ -298,12 +303,13 @@ class Backend(abc.ABC):
             outputs.append(output)
         return self.stack(outputs), carry
 
-    def fold(self, seed: int, time: Any) -> Any:
-        """Return the seed of step `time`, one of `scan`'s: others for other steps, the same for the same.
+    def fold(self, seed: Any, number: Any) -> Any:
+        """Return the seed of a number, such as a step of `scan`: another for another, the same for the same.
 
-        A framework whose steps are scalars of its own returns whatever its `bernoulli` takes.
+        A framework that makes graphs returns whatever its `bernoulli` takes. Its seed is an integer below 2^63, what it
+        returned itself, or what its users have for a seed; the number is such an integer, or a scalar of its own.
         """
-        return folded(seed, time)
+        return folded(int(seed), int(number))
 
     # -- Tier 2: fused kernels and gradients ----------------------------------------------------------------------
 
@@ -318,7 +324,7 @@ class Backend(abc.ABC):
         inputs: Array,
         states: Sequence[Array],
         valid_length: Array | None,
-        seeds: Sequence[int],
+        seeds: Sequence[Any],
     ) -> tuple[Array, list[Array]]:
         """Run a kernel that `plan` returned.
 
@@ -334,7 +340,7 @@ class Backend(abc.ABC):
             h and, for lstm, c: each (L*D, N, H), direction running fastest.
         valid_length : array or None
             (N,) integers from 0 to T.
-        seeds : sequence of int
+        seeds : sequence of int, or of what `fold` returns
             In training with dropout, one seed for each boundary between layers; empty otherwise.
 
         Returns

@@ -9,7 +9,7 @@ from typing import Any
 from rnnx.backend import Array, Backend
 from rnnx.seeds import seeds
 
-__all__ = ["LoopSeeds", "Ops", "Slot", "Step", "Stepped", "Weights", "fill_slots"]
+__all__ = ["LoopSeeds", "Ops", "Slot", "Step", "Stepped", "Weights", "call_seeds", "fill_slots"]
 
 #: Weights by name.
 Weights = Mapping[str, Array]
@@ -39,12 +39,15 @@ class Ops:
     ----------
     training : bool
         Whether dropout and zoneout act.
+    seeds : iterator of int
+        One for each place that draws, from which `next_seed` makes seeds.
     """
 
-    def __init__(self, backend: Backend, training: bool, seed_stream: Iterator[Any]) -> None:
+    def __init__(self, backend: Backend, training: bool, seed_stream: Iterator[Any], own_seed: Any = None) -> None:
         self.backend = backend
         self.training = training
-        self._seeds = seed_stream
+        self.seeds = seed_stream
+        self._own_seed = own_seed
         self.affine = backend.affine
         self.sigmoid = backend.sigmoid
         self.tanh = backend.tanh
@@ -62,8 +65,12 @@ class Ops:
         self.shape = backend.shape
 
     def next_seed(self) -> Any:
-        """Return a seed that no other place of this call gets: an integer, or in a loop what `Backend.fold` makes."""
-        return next(self._seeds)
+        """Return a seed that no other place of this call gets: an integer, or what `Backend.fold` makes of one."""
+        return self.seed_of(next(self.seeds))
+
+    def seed_of(self, number: Any) -> Any:
+        """Return the number itself, or where the call has a seed of the framework's own, what that makes of it."""
+        return number if self._own_seed is None else self.backend.fold(self._own_seed, number)
 
     def keep(self, rate: float, like: Array) -> Array:
         """Return booleans in the shape of `like`, each false with probability `rate`; new ones at each call."""
@@ -80,29 +87,41 @@ class Ops:
         return blank if rate == 1 else self.where(self.keep(rate, inputs), inputs * (1.0 / (1.0 - rate)), blank)
 
 
+def call_seeds(backend: Backend, seed: Any) -> tuple[Iterator[int], Any]:
+    """Return the stream of a call's seeds and, if it is given one of the framework's own, that seed.
+
+    A seed of the framework's own may be traced: a graph that is made once then draws anew each time it runs.
+    """
+    return (seeds(0), seed) if backend.owns(seed) else (seeds(seed), None)
+
+
 class LoopSeeds(Iterator[Any]):
     """The seeds that the steps of a loop draw: in each step the same ones, folded with the step's number.
 
     So a step may be traced once for all. What it folds is made of the first seed that the loop takes from its call, and
-    a loop that draws nothing takes none.
+    a loop that draws nothing takes none. Between steps it holds nothing that is traced.
     """
 
     def __init__(self, ops: Ops) -> None:
         self._ops = ops
         self._first: int | None = None
-        self._time: Any = 0
+        self._time: Any = None
         self._step: Iterator[int] | None = None
 
     def start(self, time: Any) -> None:
         """Begin step `time`."""
         self._time, self._step = time, None
 
+    def stop(self) -> None:
+        """End the step."""
+        self._time = None
+
     def __next__(self) -> Any:
         if self._first is None:
-            self._first = self._ops.next_seed()
+            self._first = next(self._ops.seeds)
         if self._step is None:
             self._step = seeds(self._first)
-        return self._ops.backend.fold(next(self._step), self._time)
+        return self._ops.backend.fold(self._ops.seed_of(next(self._step)), self._time)
 
 
 def fill_slots(ops: Ops, slots: Sequence[Slot], states: Sequence[Array], inputs: Array) -> list[Array]:

@@ -48,11 +48,16 @@ class Planner:
         self._backend = backend
         self._call = call
         self._fuse = fuse
+        self._answers: dict[Recurrence, Kernel | Unsupported] = {}
 
     @property
     def training(self) -> bool:
         """Whether dropout and zoneout act in the call that is planned."""
         return self._call.training
+
+    def stands(self) -> bool:
+        """Say whether the backend would answer now as it did: what it can do may depend on more than the call."""
+        return all(self._backend.plan(asked, self._call) == answer for asked, answer in self._answers.items())
 
     def layer(self, recurrence: Recurrence, prefix: str, cell: Steppable) -> Stage:
         """Return the stage of one plain cell: a kernel's, or else the loop's."""
@@ -108,7 +113,8 @@ class Planner:
     def _ask(self, recurrence: Recurrence) -> Kernel | Unsupported:
         if not self._fuse:
             return Unsupported("stepping was asked for with fuse=False")
-        return self._backend.plan(recurrence, self._call)
+        answer = self._answers[recurrence] = self._backend.plan(recurrence, self._call)
+        return answer
 
     def _joined_end(self, stages: Sequence[Stage]) -> tuple[int, Stage] | None:
         """Return where the last stages start that one kernel can run, and that stage; None where there are none."""

@@ -207,6 +207,7 @@ class Loop(_Leaf):
         def advance(time: Any, current: Array, carry: list[Array]) -> Step:
             seeds.start(time)
             output, new = step(current, carry)
+            seeds.stop()
             return (output, new) if run.mask is None else _masked(ops, run.mask[time], output, new, carry)
 
         carry = fill_slots(ops, self.slots, states, inputs[0])

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from rnnx.backend import Array, Backend
+from rnnx.cells import sizes
 from rnnx.errors import BackendMismatchError, ShapeError
 from rnnx.registry import backend_of
 
@@ -20,6 +21,7 @@ __all__ = [
     "checked_states",
     "flat",
     "read_inputs",
+    "read_step",
     "require_floating",
 ]
 
@@ -57,7 +59,8 @@ def read_inputs(
     Raises
     ------
     ShapeError
-        For an unknown layout, a wrong rank, steps that differ in shape, or a length that is not the inputs'.
+        For an unknown layout, a wrong rank, steps that differ in shape, or a length that is not the inputs'. Of a graph
+        the batch size and the number of steps may be unknown, the width may not.
     BackendMismatchError
         For arrays of several frameworks or devices, or of a dtype that is no float.
     """
@@ -69,16 +72,24 @@ def read_inputs(
     steps = [inputs] if merged else list(inputs)
     backend = backend_of(steps, explicit)
     arrangement = Arrangement(LAYOUTS[layout], merged)
-    _check_shapes(steps, layout if merged else "NC")
+    shape = _common_shape(backend, steps, layout if merged else "NC")
     dtypes = dict.fromkeys(require_floating(backend, step, "inputs") for step in steps)
     if len(dtypes) > 1:
         raise BackendMismatchError(f"inputs differ from step to step: {' and '.join(dtypes)}")
-    found = inputs.shape[arrangement.time_axis] if merged else len(steps)
-    if found == 0 or length not in (None, found):
+    found = shape[arrangement.time_axis] if merged else len(steps)
+    if isinstance(found, int) and (found == 0 or length not in (None, found)):
         raise ShapeError(
             f"inputs have {found} steps, expected {'at least 1' if length is None else f'length={length}'}"
         )
     return backend, arrangement, arrangement.to_time_major(backend, inputs)
+
+
+def read_step(inputs: Array) -> tuple[Backend, tuple[Any, ...]]:
+    """Return the backend and the shape of one step's inputs (N, C); raises as `read_inputs` does."""
+    backend = backend_of([inputs])
+    shape = _common_shape(backend, [inputs], "NC")
+    require_floating(backend, inputs, "inputs")
+    return backend, shape
 
 
 def require_floating(backend: Backend, array: Array, what: str) -> str:
@@ -99,7 +110,7 @@ def flat(states: Any) -> Iterator[Array]:
 
 
 def checked_states(
-    backend: Backend, states: Any, expected: Sequence[tuple[int, ...]], inputs: Array, names: str
+    backend: Backend, states: Any, expected: Sequence[tuple[int, ...]], inputs: Array, names: str, batch_axis: int = 0
 ) -> list[Array]:
     """Return the states as a flat list with the batch size filled in.
 
@@ -114,39 +125,44 @@ def checked_states(
     expected : sequence of tuple of int
         The shapes, with 0 for the batch size.
     inputs : array
-        One step of the inputs, (N, C): gives batch size, dtype and device.
+        One step of the inputs, (N, C), or all: gives batch size, dtype and device.
     names : str
         What to call them in an error.
+    batch_axis : int
+        Where the inputs have the batch size.
     """
+    batch = backend.shape(inputs)[batch_axis]
     if states is None:
-        return [backend.zeros(_filled(shape, inputs.shape[0]), inputs) for shape in expected]
+        return [backend.zeros(sizes.filled(shape, batch), inputs) for shape in expected]
     found = list(flat(states if isinstance(states, list | tuple) else [states]))
     if len(found) != len(expected):
         raise ShapeError(f"{names} holds {len(found)} arrays, expected {len(expected)} of shapes {list(expected)}")
     backend_of(found, backend.name)
     return [
-        _checked_state(backend, state, shape, inputs, f"{names}[{index}]")
+        _checked_state(backend, state, shape, batch, inputs, f"{names}[{index}]")
         for index, (state, shape) in enumerate(zip(found, expected, strict=True))
     ]
 
 
-def _checked_state(backend: Backend, state: Array, shape: tuple[int, ...], inputs: Array, name: str) -> Array:
-    batch = inputs.shape[0]
-    if tuple(state.shape) == shape and 0 in shape and batch:
-        return backend.zeros(_filled(shape, batch), inputs)
-    if tuple(state.shape) != _filled(shape, batch):
-        raise ShapeError(f"{name} has shape {tuple(state.shape)}, expected {_filled(shape, batch)}")
+def _checked_state(
+    backend: Backend, state: Array, shape: tuple[int, ...], batch: Any, inputs: Array, name: str
+) -> Array:
+    found, expected = sizes.known(backend.shape(state)), sizes.known(sizes.filled(shape, batch))
+    if found == shape and 0 in shape and found != expected:
+        return backend.zeros(sizes.filled(shape, batch), inputs)
+    if not sizes.agree(found, expected):
+        raise ShapeError(f"{name} has shape {found}, expected {expected}")
     for what, mine, theirs in (
         ("dtype", backend.dtype(state), backend.dtype(inputs)),
         ("device", backend.device(state), backend.device(inputs)),
     ):
-        if mine != theirs:
+        if mine != theirs and None not in (mine, theirs):
             raise BackendMismatchError(f"{name} has {what} {mine}, and the inputs have {theirs}")
     return state
 
 
 def checked_length(backend: Backend, valid_length: Any, inputs: Array) -> Array | None:
-    """Return `valid_length` as the backend's int64 array (N,), or None.
+    """Return `valid_length` as the backend's int64 array (N,), or None; one of a graph stays as it is.
 
     Raises
     ------
@@ -155,14 +171,24 @@ def checked_length(backend: Backend, valid_length: Any, inputs: Array) -> Array 
     """
     if valid_length is None:
         return None
-    steps, batch = inputs.shape[0], inputs.shape[1]
+    steps, batch = sizes.known(backend.shape(inputs))[:2]
+    if backend.owns(valid_length) and not backend.known(valid_length):
+        _check_one_a_row(sizes.known(backend.shape(valid_length)), batch)
+        if not backend.dtype(valid_length).startswith("int"):
+            raise ShapeError(f"valid_length has dtype {backend.dtype(valid_length)}, expected int32 or int64")
+        return valid_length
     values = np.asarray(backend.to_numpy(valid_length) if backend.owns(valid_length) else valid_length)
-    if values.shape != (batch,):
-        raise ShapeError(f"valid_length has shape {values.shape}, expected {(batch,)}: one length a row of the batch")
-    fits = values.dtype.kind in "iuf" and bool(((values >= 0) & (values <= steps)).all())
+    _check_one_a_row(values.shape, batch)
+    fits = values.dtype.kind in "iuf" and bool(((values >= 0) & (values <= (np.inf if steps is None else steps))).all())
     if not fits or not np.array_equal(values, values.astype(np.int64)):
-        raise ShapeError(f"valid_length holds {values.tolist()}, expected whole numbers from 0 to {steps}")
+        limit = "the number of steps" if steps is None else steps
+        raise ShapeError(f"valid_length holds {values.tolist()}, expected whole numbers from 0 to {limit}")
     return backend.from_numpy(values.astype(np.int64), backend.device(inputs))
+
+
+def _check_one_a_row(found: tuple[int | None, ...], batch: int | None) -> None:
+    if not sizes.agree(found, (batch,)):
+        raise ShapeError(f"valid_length has shape {found}, expected {(batch,)}: one length a row of the batch")
 
 
 def call_with_shape(
@@ -183,13 +209,14 @@ def call_with_shape(
     return func(shape, **extra, **kwargs)
 
 
-def _check_shapes(steps: Sequence[Array], axes: str) -> None:
-    for step in steps:
-        if len(step.shape) != len(axes):
-            raise ShapeError(f"inputs have shape {tuple(step.shape)}, expected {len(axes)} axes: {', '.join(axes)}")
-        if tuple(step.shape) != tuple(steps[0].shape):
-            raise ShapeError(f"inputs differ from step to step: {tuple(steps[0].shape)} and {tuple(step.shape)}")
-
-
-def _filled(shape: tuple[int, ...], batch: int) -> tuple[int, ...]:
-    return tuple(size or batch for size in shape)
+def _common_shape(backend: Backend, steps: Sequence[Array], axes: str) -> tuple[Any, ...]:
+    """Return the shape that all the steps have, checked; () where there is no step."""
+    shapes = [backend.shape(step) for step in steps]
+    for number, found in enumerate(map(sizes.known, shapes)):
+        if len(found) != len(axes):
+            raise ShapeError(f"inputs have shape {found}, expected {len(axes)} axes: {', '.join(axes)}")
+        if number and not sizes.agree(found, shapes[0]):
+            raise ShapeError(f"inputs differ from step to step: {sizes.known(shapes[0])} and {found}")
+        if found[-1] is None:
+            raise ShapeError(f"inputs have shape {found}: the last size, their width, has to be known in a graph")
+    return shapes[0] if shapes else ()

@@ -10,15 +10,14 @@ import numpy.typing as npt
 
 from rnnx.backend import Array
 from rnnx.cells import placement
-from rnnx.cells.arguments import checked_states, require_floating
+from rnnx.cells.arguments import checked_states, read_step
 from rnnx.cells.node import Node
 from rnnx.checks import whole
 from rnnx.errors import RNNXError, ShapeError
 from rnnx.fusion import fused_spec
-from rnnx.ops import Ops, Step, fill_slots
+from rnnx.ops import Ops, Step, call_seeds, fill_slots
 from rnnx.params import RNNParams
-from rnnx.registry import backend_of, default_backend, get_backend
-from rnnx.seeds import seeds
+from rnnx.registry import default_backend, get_backend
 from rnnx.spec import CellSpec
 
 if TYPE_CHECKING:
@@ -53,6 +52,7 @@ class BaseRNNCell(Node):
         self._prefix = prefix
         self._params = RNNParams(prefix) if params is None else RNNParams(params.prefix, shared=params)
         self._modified = False
+        self._planned = {}
         self.reset()
 
     # -- the interface of mxnet.rnn -------------------------------------------------------------------------------
@@ -108,7 +108,7 @@ class BaseRNNCell(Node):
         self.pack(packed)
         return packed
 
-    def __call__(self, inputs: Array, states: Any, training: bool = False, seed: int | None = None) -> Step:
+    def __call__(self, inputs: Array, states: Any, training: bool = False, seed: Any = None) -> Step:
         """Take one step.
 
         Parameters
@@ -120,7 +120,7 @@ class BaseRNNCell(Node):
         training : bool
             Whether dropout and zoneout act.
         seed : int, optional
-            Makes them the same for the same seed; give each step another one.
+            Makes them the same for the same seed; give each step another one. See `unroll`.
 
         Returns
         -------
@@ -129,19 +129,16 @@ class BaseRNNCell(Node):
         states : list of array
             The new states.
         """
-        backend = backend_of([inputs])
-        if len(inputs.shape) != 2:
-            raise ShapeError(f"inputs have shape {tuple(inputs.shape)}, expected 2 axes: N, C")
-        require_floating(backend, inputs, "inputs")
+        backend, (_, width) = read_step(inputs)
         given = checked_states(backend, states, self.state_shape, inputs, "states")
-        self.ready(backend, inputs, inputs.shape[1])
-        ops = Ops(backend, training, seeds(seed))
-        slots = self.slots(inputs.shape[1])
+        self.ready(backend, inputs, width)
+        ops = Ops(backend, training, *call_seeds(backend, seed))
+        slots = self.slots(width)
         carry = fill_slots(ops, slots, given, inputs)
         if self._memory is not None:
             carry = [new if slot.public else kept for new, kept, slot in zip(carry, self._memory, slots, strict=True)]
         output, carry = self.stepper(ops, placement.values(self))(inputs, carry)
-        self._memory = carry
+        self._memory = None if all(slot.public for slot in slots) else carry
         return output, [state for state, slot in zip(carry, slots, strict=True) if slot.public]
 
     def unroll(
@@ -153,7 +150,7 @@ class BaseRNNCell(Node):
         merge_outputs: bool | None = None,
         valid_length: Any = None,
         training: bool = False,
-        seed: int | None = None,
+        seed: Any = None,
         *,
         fuse: bool = True,
     ) -> tuple[Any, States]:
@@ -178,7 +175,8 @@ class BaseRNNCell(Node):
         training : bool
             Whether dropout and zoneout act.
         seed : int, optional
-            Makes them the same for the same seed.
+            Makes them the same for the same seed. An integer becomes part of a graph that is made of the call; a seed
+            of the framework's own, a scalar or a key of JAX, is read each time the graph runs.
         fuse : bool
             False steps through time whatever a kernel could run, to compare with.
 
@@ -203,7 +201,7 @@ class BaseRNNCell(Node):
         merge_outputs: bool | None = None,
         valid_length: Any = None,
         training: bool = False,
-        seed: int | None = None,
+        seed: Any = None,
         *,
         fuse: bool = True,
     ) -> tuple[Any, States, Callable[..., Gradients]]:

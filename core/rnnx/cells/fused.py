@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -218,7 +219,7 @@ class FusedRNNCell(BaseRNNCell):
                 )
 
     def _sized(self, input_size: int) -> Recurrence:
-        return dataclasses.replace(self._recurrence, input_size=input_size)
+        return _sized(self._recurrence, input_size)
 
     def _flat_shape(self, input_size: int) -> Shape:
         return (flat_size(self._sized(input_size)),)
@@ -245,3 +246,9 @@ class FusedRNNCell(BaseRNNCell):
             "forget_bias": self._forget_bias,
             "prefix": self._prefix,
         }
+
+
+@functools.lru_cache(maxsize=256)
+def _sized(recurrence: Recurrence, input_size: int) -> Recurrence:
+    """Return a recurrence with its input size filled in; kept, since every call asks for it several times."""
+    return dataclasses.replace(recurrence, input_size=input_size)

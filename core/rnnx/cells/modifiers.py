@@ -54,6 +54,10 @@ class DropoutCell(BaseRNNCell):
         """Return the inputs, some dropped, and no states."""
         return ops.dropout(inputs, self.dropout), states
 
+    def settings(self) -> tuple[Any, ...]:
+        """Return the rate."""
+        return (self.dropout,)
+
     def stage(self, planner: Planner, input_size: int) -> Stage:
         """Return dropout over the whole sequence."""
         return planner.dropout(self.dropout)
@@ -85,6 +89,10 @@ class ModifierCell(BaseRNNCell):
     def params(self) -> RNNParams:
         """The base cell's weights."""
         return self.base_cell.params
+
+    def settings(self) -> tuple[Any, ...]:
+        """Return the base cell."""
+        return (self.base_cell,)
 
     @property
     def state_info(self) -> list[dict[str, Any]]:
@@ -156,6 +164,10 @@ class ZoneoutCell(ModifierCell):
         super().__init__(base_cell)
         self.zoneout_outputs = fraction("zoneout_outputs", zoneout_outputs)
         self.zoneout_states = fraction("zoneout_states", zoneout_states)
+
+    def settings(self) -> tuple[Any, ...]:
+        """Return the rates as well."""
+        return (*super().settings(), self.zoneout_outputs, self.zoneout_states)
 
     def stage(self, planner: Planner, input_size: int) -> Stage:
         """Return the base cell's stage outside training, where zoneout changes nothing, and step within it."""

@@ -34,11 +34,18 @@ class Node:
     _modified: bool
     _init_counter: int
     _memory: list[Array] | None
+    _planned: dict[Any, Any]
+    _built_in: ClassVar[bool] = True
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if cls.__module__.startswith("rnnx.cells."):
+        cls._built_in = cls.__module__.startswith("rnnx.cells.")
+        if cls._built_in:
             Node._classes[cls.__name__] = cls
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is copied and pickled: all but the plans made so far."""
+        return {**self.__dict__, "_planned": {}}
 
     # -- what a cell of one's own says ----------------------------------------------------------------------------
 
@@ -96,6 +103,22 @@ class Node:
         """Return the cell as a stage of a plan; stepping, unless there is something better to say."""
         return planner.loop(self, input_size, type(self).__name__, f"{type(self).__name__} has only its equation")
 
+    def settings(self) -> tuple[Any, ...]:
+        """Return what a caller may change of the cell that its stage depends on."""
+        return ()
+
+    def plan_basis(self) -> tuple[Any, ...] | None:
+        """Return all that a plan of the tree depends on, to be compared; None with a class that is not rnnx's own."""
+        if not self._built_in:
+            return None
+        basis = (self, *self.settings())
+        for cell in self._cells:
+            below = cell.plan_basis()
+            if below is None:
+                return None
+            basis += below
+        return basis
+
     def slots(self, input_size: int) -> list[Slot]:
         """Return what the cell carries from step to step."""
         return [Slot(info["shape"]) for info in self.state_info]
@@ -122,7 +145,8 @@ class Node:
                 f"move them with cell.to({backend.name!r})"
             )
         dtype, device = backend.dtype(inputs), backend.device(inputs)
-        placement.create(self, input_size, backend, dtype, device, np.random.default_rng())
+        if any(value is None for value in placement.values(self).values()):
+            placement.create(self, input_size, backend, dtype, device)
         placement.check_fit(self, input_size, backend, dtype, device)
 
     def nest(self, states: list[Any]) -> list[Any]:

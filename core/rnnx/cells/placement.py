@@ -109,14 +109,20 @@ def gate_shapes(cell: Tree, input_size: int) -> dict[str, Shape]:
 
 
 def create(
-    cell: Tree, input_size: int, backend: Backend, dtype: str, device: str | None, rng: np.random.Generator
+    cell: Tree,
+    input_size: int,
+    backend: Backend,
+    dtype: str,
+    device: str | None,
+    rng: np.random.Generator | None = None,
 ) -> None:
-    """Give a value to every weight of the tree that has none."""
+    """Give a value to every weight of the tree that has none, drawn from the system's entropy without `rng`."""
     leaves = list(cell.sized_leaves(input_size))  # all sizes fit before anything is created
     with _creating:
         for leaf, size in leaves:
             for parameter in leaf.own_parameters():
                 if parameter.value is None:
+                    rng = rng or np.random.default_rng()
                     initial = parameter.init(rng, parameter.shape(size))
                     parameter.value = backend.from_numpy(cast(initial, dtype), device)
 
@@ -142,15 +148,19 @@ def check_fit(cell: Tree, input_size: int, backend: Backend, dtype: str, device:
     for leaf, size in cell.sized_leaves(input_size):
         for parameter in leaf.own_parameters():
             parameter.check(parameter.value.shape, size)
-            for what, weight, inputs in (
-                ("dtype", backend.dtype(parameter.value), dtype),
-                ("device", backend.device(parameter.value), device),
-            ):
-                if weight != inputs:
-                    raise BackendMismatchError(
-                        f"weight {parameter.name!r} has {what} {weight} and the inputs have {inputs}: "
-                        f"use cell.to(..., {what}={inputs!r}), or convert the inputs"
-                    )
+            found = backend.dtype(parameter.value), backend.device(parameter.value)
+            if found != (dtype, device):
+                _refuse_misfit(parameter.name, found, (dtype, device))
+
+
+def _refuse_misfit(name: str, found: tuple[str | None, ...], wanted: tuple[str | None, ...]) -> None:
+    """Raise unless what differs is not known yet."""
+    for what, weight, inputs in zip(("dtype", "device"), found, wanted, strict=True):
+        if weight != inputs and None not in (weight, inputs):
+            raise BackendMismatchError(
+                f"weight {name!r} has {what} {weight} and the inputs have {inputs}: "
+                f"use cell.to(..., {what}={inputs!r}), or convert the inputs"
+            )
 
 
 def load(cell: Tree, packed: Mapping[str, Array], ignore_extra: bool) -> None:
@@ -166,13 +176,19 @@ def load(cell: Tree, packed: Mapping[str, Array], ignore_extra: bool) -> None:
     dtypes = {require_floating(owner, array, "the weights") for array in fresh.values()}
     if len(dtypes) > 1:
         raise BackendMismatchError(f"the weights have several dtypes: {', '.join(sorted(dtypes))}; expected one")
-    if here is None:
-        placed = {name: owner.from_numpy(owner.to_numpy(array), owner.device(array)) for name, array in fresh.items()}
-    else:
-        device = here.device(next(iter(_present(known.values()))))
-        placed = {name: here.from_numpy(owner.to_numpy(array), device) for name, array in fresh.items()}
+    beside = None if here is None else here.device(next(_present(known.values())))
+    placed = {name: _placed(array, owner, here, beside) for name, array in fresh.items()}
     for name, parameter in known.items():
         parameter.value = placed[name]
+
+
+def _placed(array: Array, owner: Backend, here: Backend | None, device: str | None) -> Array:
+    """Return a new array beside the weights that are there, or where the given one is; one of a graph as it is."""
+    if not owner.known(array) and here in (None, owner):
+        return array
+    if here is None:
+        return owner.from_numpy(owner.to_numpy(array), owner.device(array))
+    return here.from_numpy(owner.to_numpy(array), device)
 
 
 def move(cell: Tree, backend: Backend, device: str | None, dtype: str | None) -> None:

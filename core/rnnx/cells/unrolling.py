@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rnnx.backend import Array, Backend, Call
-from rnnx.cells import placement
+from rnnx.cells import placement, sizes
 from rnnx.cells.arguments import Arrangement, checked_length, checked_states, flat, read_inputs
 from rnnx.cells.node import Node
 from rnnx.errors import BackendMismatchError, ShapeError
-from rnnx.ops import Ops
+from rnnx.ops import Ops, call_seeds
 from rnnx.plan import Plan, Planner
 from rnnx.seeds import seeds
 
@@ -35,6 +35,47 @@ class Gradients:
     inputs: Any
     begin_state: list[Array]
     weights: dict[str, Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Kind:
+    """What is the same for all calls of one kind.
+
+    Parameters
+    ----------
+    plan : Plan
+        What runs.
+    state_shapes : list of tuple of int
+        Shapes of the cell's states, with 0 for the batch size.
+    order : nested list of int
+        Which of the plan's states are returned, and how they are nested.
+    basis : tuple
+        What the plan depended on in the tree; see `Node.plan_basis`.
+    planner : Planner
+        What it depended on in the backend.
+    """
+
+    plan: Plan
+    state_shapes: list[tuple[int, ...]]
+    order: list[Any]
+    basis: tuple[Any, ...] | None
+    planner: Planner
+
+
+def _kind_of(cell: Node, backend: Backend, inputs: Array, training: bool, masked: bool, fuse: bool) -> _Kind:
+    """Return the kind of a call, as it was made for an earlier call unless the tree or the backend changed since."""
+    dtype, device, width = backend.dtype(inputs), backend.device(inputs), inputs.shape[2]
+    key, basis = (backend, dtype, device, training, masked, fuse, width), cell.plan_basis()
+    kind: _Kind | None = cell._planned.get(key)
+    if kind is not None and kind.basis == basis and kind.planner.stands():
+        return kind
+    call = Call(dtype, device, training, masked)
+    planner = Planner(backend, call, fuse)
+    plan, shapes = Plan(backend, call, cell.stage(planner, width)), cell.state_shape
+    kind = _Kind(plan, shapes, cell.nest(list(range(len(shapes)))), basis, planner)
+    if basis is not None:
+        cell._planned[key] = kind
+    return kind
 
 
 class Unrolling:
@@ -65,22 +106,19 @@ class Unrolling:
         merged = cell.merges(self.read.merged) if merge_outputs is None else merge_outputs
         self.written = Arrangement(self.read.time_axis, merged)
         self.valid_length = checked_length(self.backend, valid_length, self.inputs)
-        call = Call(
-            self.backend.dtype(self.inputs), self.backend.device(self.inputs), training, self.valid_length is not None
-        )
-        self.plan = Plan(self.backend, call, cell.stage(Planner(self.backend, call, fuse), self.inputs.shape[2]))
-        self.states = checked_states(self.backend, begin_state, cell.state_shape, self.inputs[0], "begin_state")
-        self.order = cell.nest(list(range(len(self.states))))
+        kind = _kind_of(cell, self.backend, self.inputs, training, self.valid_length is not None, fuse)
+        self.plan, self.order = kind.plan, kind.order
+        self.states = checked_states(self.backend, begin_state, kind.state_shapes, self.inputs, "begin_state", 1)
 
-    def run(self, seed: int | None) -> tuple[Any, list[Any]]:
+    def run(self, seed: Any) -> tuple[Any, list[Any]]:
         """Return outputs and states as the caller wants them."""
         self.cell.ready(self.backend, self.inputs, self.inputs.shape[2])
-        ops = Ops(self.backend, self.plan.call.training, seeds(seed))
+        ops = Ops(self.backend, self.plan.call.training, *call_seeds(self.backend, seed))
         weights = placement.values(self.cell)
         outputs, states = self.plan.run(ops, weights, self.inputs, self.states, self.valid_length)
         return self.written.from_time_major(self.backend, outputs), _rearranged(self.order, states)
 
-    def vjp(self, seed: int | None) -> tuple[Any, list[Any], Callable[..., Gradients]]:
+    def vjp(self, seed: Any) -> tuple[Any, list[Any], Callable[..., Gradients]]:
         """Return what `run` does, and the vector-Jacobian product."""
         self.cell.ready(self.backend, self.inputs, self.inputs.shape[2])
         weights = placement.values(self.cell)
@@ -89,7 +127,7 @@ class Unrolling:
         kept = list(flat(self.order))
 
         def function(recorder: Backend, arrays: Sequence[Array]) -> list[Array]:
-            ops = Ops(recorder, self.plan.call.training, seeds(chosen))
+            ops = Ops(recorder, self.plan.call.training, *call_seeds(self.backend, chosen))
             named = dict(zip(weights, arrays[split:], strict=True))
             outputs, states = self.plan.run(ops, named, arrays[0], list(arrays[1:split]), self.valid_length)
             return [outputs, *(states[index] for index in kept)]
@@ -108,7 +146,7 @@ class Unrolling:
 
     def _cotangents(self, results: list[Array], outputs: Any, states: Any) -> list[Array]:
         """Return one cotangent for each result, zeros where the caller gave None."""
-        zeros = [self.backend.zeros(tuple(result.shape), result) for result in results]
+        zeros = [self.backend.zeros(self.backend.shape(result), result) for result in results]
         given = zeros[1:] if states is None else list(flat(states))
         if len(given) != len(zeros) - 1:
             raise ShapeError(f"{len(given)} gradients of states were given, expected {len(zeros) - 1}")
@@ -118,10 +156,9 @@ class Unrolling:
         found = [zeros[0] if outputs is None else self.written.to_time_major(self.backend, outputs), *given]
         found = [blank if array is None else array for array, blank in zip(found, zeros, strict=True)]
         for array, result in zip(found, results, strict=True):
-            if tuple(array.shape) != tuple(result.shape):
-                raise ShapeError(
-                    f"a gradient has shape {tuple(array.shape)}, its result has {tuple(result.shape)}, time-major"
-                )
+            shape, expected = (sizes.known(self.backend.shape(each)) for each in (array, result))
+            if not sizes.agree(shape, expected):
+                raise ShapeError(f"a gradient has shape {shape}, its result has {expected}, time-major")
             if self.backend.dtype(array) != self.backend.dtype(result):
                 raise BackendMismatchError(
                     f"a gradient has dtype {self.backend.dtype(array)}, its result has {self.backend.dtype(result)}"

@@ -23,12 +23,23 @@ from rnnx.found import stack_of
 from rnnx.spec import CellSpec
 from rnnx.weights.safetensors import json_object
 
-__all__ = ["Drawn", "Layer", "layers_of_config", "snake_case"]
+__all__ = [
+    "MODELS",
+    "Drawn",
+    "Layer",
+    "Node",
+    "layer_cells",
+    "layers_of_config",
+    "nodes_of",
+    "snake_case",
+    "tensors_in",
+]
 
 #: Models in models deeper than this are taken for an attack on the recursion limit.
 _MAX_DEPTH = 16
 
-_MODELS = ("Sequential", "Functional", "Model")
+#: The classes of models whose config tells their layers.
+MODELS = ("Sequential", "Functional", "Model")
 _PLAIN = ("LSTM", "GRU", "SimpleRNN")
 _CELLS = ("LSTMCell", "GRUCell", "SimpleRNNCell")
 _OTHER_CELLS = {
@@ -36,6 +47,10 @@ _OTHER_CELLS = {
     "CuDNNGRU": "its weights are laid out for cuDNN, in another order",
     **dict.fromkeys(("ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D"), "its gates are convolutions"),
 }
+
+
+#: A layer's cells as one; of each its prefix, its place within the layer, and whether it has a bias; words on them.
+_Cells = tuple[CellSpec, list[tuple[str, str, bool]], str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,15 +98,15 @@ class Drawn:
 
 
 @dataclasses.dataclass
-class _Node:
-    """A layer's config, and what it reads."""
+class Node:
+    """A layer's config, and what it reads: of each tensor the layer, which of its calls, and which of its results."""
 
     name: str
     kind: str
     config: Mapping[str, Any]
     group: str
     custom: bool
-    reads: list[tuple[str, Any, Any]]
+    reads: list[tuple[str, int, int]]
 
 
 def layers_of_config(content: bytes, what: str) -> Drawn | None:
@@ -107,7 +122,7 @@ def layers_of_config(content: bytes, what: str) -> Drawn | None:
     except UnicodeDecodeError as error:
         raise WeightFormatError(f"{what} is not UTF-8: {error}") from error
     model = json_object(text, what)
-    if model.get("class_name") not in _MODELS:
+    if model.get("class_name") not in MODELS:
         return None
     layers: list[Layer] = []
     feeders: dict[str, str] = {}
@@ -133,7 +148,7 @@ def _read_model(
     told = model.get("config")
     # The oldest sequential models have a list of layers for a config.
     config = {"layers": told} if isinstance(told, list) else _object(told, "the config of a model")
-    nodes = list(_nodes(config.get("layers"), f"{group}layers/", names))
+    nodes = list(nodes_of(config.get("layers"), f"{group}layers/", names))
     feeds = _sequence(nodes) if model["class_name"] == "Sequential" else _graph(nodes, config)
     for node in nodes:
         layers += _layers(node, names, layers, feeders)
@@ -141,25 +156,25 @@ def _read_model(
             feeders["/".join((*names, node.name))] = "/".join((*names, feeds[node.name]))
 
 
-def _layers(node: _Node, names: tuple[str, ...], layers: list[Layer], feeders: dict[str, str]) -> Iterator[Layer]:
+def _layers(node: Node, names: tuple[str, ...], layers: list[Layer], feeders: dict[str, str]) -> Iterator[Layer]:
     """Yield what a layer is, if it is anything here; those of a model within are added by themselves."""
     own = (*names, node.name)
     inner = node.config.get("layer")
     if node.custom:
         return
-    if node.kind in _MODELS:
+    if node.kind in MODELS:
         _read_model({"class_name": node.kind, "config": node.config}, own, f"{node.group}/", layers, feeders)
     elif node.kind == "Dropout":
         yield Layer(own, node.group, _dropout(node, "/".join(own)))
     elif node.kind in (*_PLAIN, "RNN", "Bidirectional", *_OTHER_CELLS):
         yield _recurrent(node, own)
     elif isinstance(inner, dict):  # a wrapper, such as TimeDistributed
-        (within,) = _nodes([inner], "", own)
+        (within,) = nodes_of([inner], "", own)
         within.group = f"{node.group}/layer"
         yield from _layers(within, own, layers, feeders)
 
 
-def _nodes(listed: object, group: str, names: tuple[str, ...]) -> Iterator[_Node]:
+def nodes_of(listed: object, group: str, names: tuple[str, ...]) -> Iterator[Node]:
     """Yield the layers of a model; they are counted by class, which tells where their weights stand."""
     if not isinstance(listed, list):
         raise WeightFormatError(f"the config of model {'/'.join(names)!r} has no list of layers")
@@ -177,7 +192,14 @@ def _nodes(listed: object, group: str, names: tuple[str, ...]) -> Iterator[_Node
         component = snake_case(kind)
         number = f"_{counts[component]}" if counts[component] else ""
         counts[component] += 1
-        yield _Node(name, kind, config, group + component + number, _is_custom(layer), list(_inputs(layer)))
+        yield Node(
+            name,
+            kind,
+            config,
+            group + component + number,
+            _is_custom(layer),
+            list(tensors_in(layer.get("inbound_nodes"))),
+        )
 
 
 def _is_custom(layer: Mapping[str, Any]) -> bool:
@@ -196,15 +218,15 @@ def _object(value: object, what: str) -> Mapping[str, Any]:
 # -- what feeds what --------------------------------------------------------------------------------------------------
 
 
-def _sequence(nodes: Sequence[_Node]) -> dict[str, str]:
+def _sequence(nodes: Sequence[Node]) -> dict[str, str]:
     inner = [node.name for node in nodes if node.kind != "InputLayer"]
     return dict(zip(inner[1:], inner, strict=False))
 
 
-def _graph(nodes: Sequence[_Node], config: Mapping[str, Any]) -> dict[str, str]:
+def _graph(nodes: Sequence[Node], config: Mapping[str, Any]) -> dict[str, str]:
     """Return the layers that read nothing but another's output, which nothing else reads."""
     readers = Counter(name for node in nodes for name, _, _ in node.reads)
-    readers.update(name for name, _, _ in _histories([config.get("output_layers", [])]))
+    readers.update(name for name, _, _ in tensors_in(config.get("output_layers")))
     return {
         node.name: node.reads[0][0]
         for node in nodes
@@ -212,12 +234,9 @@ def _graph(nodes: Sequence[_Node], config: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _inputs(layer: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    yield from _histories([layer.get("inbound_nodes", [])])
-
-
-def _histories(waiting: list[Any]) -> Iterator[tuple[str, Any, Any]]:
-    """Yield every ``[layer, node, tensor]`` in a config, in whatever it is nested."""
+def tensors_in(*told: object) -> Iterator[tuple[str, int, int]]:
+    """Yield every ``[layer, node, tensor]`` that parts of a config name, in whatever it is nested."""
+    waiting = list(told)
     while waiting:
         each = waiting.pop()
         if isinstance(each, dict):
@@ -233,17 +252,17 @@ def _histories(waiting: list[Any]) -> Iterator[tuple[str, Any, Any]]:
 # -- layers -----------------------------------------------------------------------------------------------------------
 
 
-def _dropout(node: _Node, place: str) -> CellSpec:
+def _dropout(node: Node, place: str) -> CellSpec:
     rate = node.config.get("rate")
     if not isinstance(rate, int | float) or not 0 <= rate < 1:
         raise WeightFormatError(f"layer {place!r} drops {rate!r} of its inputs; expected a number from 0 to 1")
     return CellSpec("DropoutCell", {"dropout": float(rate), "prefix": f"{place}_"})
 
 
-def _recurrent(node: _Node, names: tuple[str, ...]) -> Layer:
+def _recurrent(node: Node, names: tuple[str, ...]) -> Layer:
     place = "/".join(names)
     try:
-        spec, cells, words = _cells(node.kind, node.config, place, f"layer {place!r}", False)
+        spec, cells, words = layer_cells(node.kind, node.config, f"{place}_", f"layer {place!r}")
     except UnsupportedError as error:
         return Layer(names, node.group, refused=str(error))
     own = node.config
@@ -254,15 +273,31 @@ def _recurrent(node: _Node, names: tuple[str, ...]) -> Layer:
     return Layer(names, node.group, spec, tuple(cells), evidence, sequences=bool(own.get("return_sequences", False)))
 
 
-_Cells = tuple[CellSpec, list[tuple[str, str, bool]], str]
+def layer_cells(kind: object, config: Mapping[str, Any], prefix: str, who: str, backwards: bool = False) -> _Cells:
+    """Return a layer's cells as one, then each one's prefix, place within the layer and bias, then words on them.
 
+    Parameters
+    ----------
+    kind : str
+        Its class: ``"LSTM"``, ``"RNN"``, ``"Bidirectional"``, …
+    config : mapping
+        Its config.
+    prefix : str
+        What the names of its weights begin with.
+    who : str
+        What to call it in an error.
+    backwards : bool
+        Whether it has to run backwards, as the second layer of a bidirectional one does.
 
-def _cells(kind: object, config: Mapping[str, Any], place: str, who: str, backwards: bool) -> _Cells:
-    """Return a layer's cells as one, then each one's prefix, place within the layer and bias, then words on them."""
+    Raises
+    ------
+    UnsupportedError
+        If rnnx has no cells that compute the same; the message names the layer and why.
+    """
     if kind in _OTHER_CELLS:
         raise UnsupportedError(f"{who} is a {kind}, which rnnx has no cell for: {_OTHER_CELLS[str(kind)]}")
     if kind == "Bidirectional":
-        return _bidirectional(config, place, who)
+        return _bidirectional(config, prefix, who)
     if bool(config.get("go_backwards", False)) is not backwards:
         raise UnsupportedError(
             f"{who} has go_backwards {config.get('go_backwards')!r}: it gives its outputs last step first, which no "
@@ -271,13 +306,13 @@ def _cells(kind: object, config: Mapping[str, Any], place: str, who: str, backwa
             else f"{who} has go_backwards False: it is to run backwards"
         )
     if kind in _PLAIN:
-        spec = cell_of_config(str(kind), config, f"{place}_", who)
+        spec = cell_of_config(str(kind), config, prefix, who)
         bias = bool(config.get("use_bias", True))
-        return spec, [(f"{place}_", "cell", bias)], f"{_words(spec)}, use_bias {bias}"
-    return _rnn(config, place, who)
+        return spec, [(prefix, "cell", bias)], f"{_words(spec)}, use_bias {bias}"
+    return _rnn(config, prefix, who)
 
 
-def _bidirectional(config: Mapping[str, Any], place: str, who: str) -> _Cells:
+def _bidirectional(config: Mapping[str, Any], prefix: str, who: str) -> _Cells:
     if config.get("merge_mode") != "concat":
         raise UnsupportedError(
             f"{who} has merge_mode {config.get('merge_mode')!r}; rnnx's BidirectionalCell has 'concat'"
@@ -291,16 +326,16 @@ def _bidirectional(config: Mapping[str, Any], place: str, who: str) -> _Cells:
         if _is_custom(layer) or layer.get("class_name") not in (*_PLAIN, "RNN"):
             raise UnsupportedError(f"{who} wraps a {layer.get('class_name')!r}, which rnnx has no cell for")
         inner = _object(layer.get("config"), f"{who}: 'config'")
-        spec, own, words = _cells(
-            layer["class_name"], inner, f"{place}_{side}0", f"the {direction} layer of {who}", side == "r"
+        spec, own, words = layer_cells(
+            layer["class_name"], inner, f"{prefix}{side}0_", f"the {direction} layer of {who}", side == "r"
         )
         both.append(spec)
-        cells += [(prefix, f"{direction}_layer/{where}", bias) for prefix, where, bias in own]
+        cells += [(start, f"{direction}_layer/{where}", bias) for start, where, bias in own]
         told.append(f"{direction} {words}")
-    return two_directions(both, f"{place}_"), cells, f"merge_mode 'concat', {', '.join(told)}"
+    return two_directions(both, prefix), cells, f"merge_mode 'concat', {', '.join(told)}"
 
 
-def _rnn(config: Mapping[str, Any], place: str, who: str) -> _Cells:
+def _rnn(config: Mapping[str, Any], prefix: str, who: str) -> _Cells:
     """Return the cells of an ``RNN`` layer: one, or a stack of them."""
     outer = _object(config.get("cell"), f"{who}: 'cell'")
     if outer.get("class_name") != "StackedRNNCells" or _is_custom(outer):
@@ -311,14 +346,14 @@ def _rnn(config: Mapping[str, Any], place: str, who: str) -> _Cells:
             for each in _listed(_object(outer.get("config"), f"{who}: 'config'").get("cells"), who)
         ]
         wheres = _counted([str(each.get("class_name")) for each in inner])
-    prefixes = [f"{place}_"] if len(inner) == 1 else [f"{place}_l{number}_" for number in range(len(inner))]
+    prefixes = [prefix] if len(inner) == 1 else [f"{prefix}l{number}_" for number in range(len(inner))]
     specs, cells = [], []
-    for prefix, where, each in zip(prefixes, wheres, inner, strict=True):
+    for start, where, each in zip(prefixes, wheres, inner, strict=True):
         kind, own = each.get("class_name"), _object(each.get("config"), f"{who}: 'config'")
         if kind not in _CELLS or _is_custom(each):
             raise UnsupportedError(f"{who} has cells of class {kind!r}, which rnnx has no cell for")
-        specs.append(cell_of_config(str(kind), own, prefix, f"cell {own.get('name')!r} of {who}"))
-        cells.append((prefix, where, bool(own.get("use_bias", True))))
+        specs.append(cell_of_config(str(kind), own, start, f"cell {own.get('name')!r} of {who}"))
+        cells.append((start, where, bool(own.get("use_bias", True))))
     return stack_of(specs), cells, " then ".join(map(_words, specs))
 
 

@@ -21,7 +21,7 @@ from rnnx.spec import CellSpec
 from rnnx.spelling import plain_leaves
 from rnnx.weights.stored import Shape
 
-__all__ = ["Told", "parts_of", "told_by"]
+__all__ = ["Told", "part_of_chain", "parts_of", "told_by"]
 
 _KIND_OF_COLUMNS = {len(order): kind for kind, order in GATE_ORDER.items()}
 _NAMES = {"LSTMCell": "lstm", "GRUCell": "gru", "RNNCell": "simple_rnn"}
@@ -74,7 +74,7 @@ def parts_of(
     layers = drawn.layers if drawn else ()
     left = [cell for cell in places.cells() if not any(places.belongs(cell, layer) for layer in layers)]
     units, strange = _units_of_layers(layers, places)
-    found = [_part(chain, shapes) for chain in _chains(drawn, units)] if drawn else []
+    found = [part_of_chain(chain, shapes) for chain in _chains(drawn, units)] if drawn else []
     guessed, others = _units_of_cells(left, shapes, told)
     found += [found_units(unit.place, unit.spec, [unit], shapes) for unit in guessed]
     strange += others
@@ -132,7 +132,8 @@ def _chains(drawn: Drawn, units: Mapping[str, Unit]) -> list[list[Unit]]:
     return chains
 
 
-def _part(chain: Sequence[Unit], shapes: Mapping[str, Shape]) -> Found:
+def part_of_chain(chain: Sequence[Unit], shapes: Mapping[str, Shape]) -> Found:
+    """Return the part that units make which feed each other, first to last; errors as of `found_units`."""
     places = [unit.place for unit in chain if unit.weights]
     flat = itertools.chain.from_iterable(
         unit.spec.children if unit.spec.kind == "SequentialRNNCell" else (unit.spec,) for unit in chain

@@ -95,7 +95,8 @@ class Unit:
 
 def tensors(cell: CellSpec, input_size: int, weights: Weights) -> tuple[Stored, ...]:
     """Return how the tensors of a Keras cell are made of the weights of rnnx's: the table of this format."""
-    prefix, hidden, order = cell.fields["prefix"], cell.fields["num_hidden"], GATE_ORDER[cell.kind]
+    prefix = cell.fields.get("params", cell.fields["prefix"])
+    hidden, order = cell.fields["num_hidden"], GATE_ORDER[cell.kind]
     width = hidden * len(order)
     kernel = Stored(weights.kernel, (input_size, width), gates(prefix, "i2h_weight", order), transposed=True)
     recurrent = Stored(weights.recurrent_kernel, (hidden, width), gates(prefix, "h2h_weight", order), transposed=True)

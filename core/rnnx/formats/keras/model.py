@@ -27,7 +27,7 @@ from rnnx.fusion import layers_of
 from rnnx.spec import CellSpec
 from rnnx.weights.stored import Stored
 
-__all__ = ["PARTS", "Model"]
+__all__ = ["PARTS", "Model", "cell_config", "legal_name", "name_apart"]
 
 #: Attribute of the group `EXTRA`: the description of the part, as JSON.
 PARTS = "parts"
@@ -168,7 +168,7 @@ def _layers(spec: CellSpec) -> Iterator[_Layer]:
         number = f"_{counts[component]}" if counts[component] else ""
         counts[component] += 1
         place = cell.fields["output_prefix" if kind == "Bidirectional" else "prefix"].removesuffix("_")
-        name = _apart(_legal(place, component), taken)
+        name = name_apart(legal_name(place, component), taken)
         yield _Layer(name, kind, cell, f"layers/{component}{number}")
 
 
@@ -207,7 +207,7 @@ def _refused(cell: CellSpec, why: str) -> UnsupportedError:
     )
 
 
-def _legal(place: str, kind: str) -> str:
+def legal_name(place: str, kind: str) -> str:
     """Return a name that Keras takes: it may not have a slash, and has to begin with a letter or digit."""
     name = re.sub(r"[^A-Za-z0-9_.>-]", ".", place)
     return (
@@ -215,7 +215,8 @@ def _legal(place: str, kind: str) -> str:
     )
 
 
-def _apart(name: str, taken: set[str]) -> str:
+def name_apart(name: str, taken: set[str]) -> str:
+    """Return a name that is not taken yet, with a number behind it where it is; it then is."""
     numbered, number = name, 0
     while numbered in taken:
         number += 1
@@ -225,7 +226,7 @@ def _apart(name: str, taken: set[str]) -> str:
 
 
 def _model_name(name: str) -> str:
-    return _legal(name, "model")
+    return legal_name(name, "model")
 
 
 # -- configs ----------------------------------------------------------------------------------------------------------
@@ -243,7 +244,7 @@ def _config(layer: _Layer, dtype: str) -> dict[str, Any]:
         _object(
             CLASSES[cell.kind],
             layer.side_name(side) if side else layer.name,
-            _cell_config(cell, side == "backward", dtype),
+            {**cell_config(cell, dtype), "return_sequences": True, "go_backwards": side == "backward"},
         )
         for side, cell in layer.cells()
     ]
@@ -253,15 +254,14 @@ def _config(layer: _Layer, dtype: str) -> dict[str, Any]:
     return _object("Bidirectional", layer.name, both)
 
 
-def _cell_config(cell: CellSpec, backwards: bool, dtype: str) -> dict[str, Any]:
+def cell_config(cell: CellSpec, dtype: str) -> dict[str, Any]:
+    """Return the config of a cell of Keras, with which its layer's begins."""
     fields = {"LSTMCell": {"recurrent_activation": "sigmoid"}, "GRUCell": {"recurrent_activation": "sigmoid"}}
     own: dict[str, Any] = {
         "units": cell.fields["num_hidden"],
         "activation": _ACTIVATIONS[cell.fields.get("activation", "tanh")],
         **fields.get(cell.kind, {}),
         "use_bias": True,
-        "return_sequences": True,
-        "go_backwards": backwards,
         "dtype": dtype,
     }
     if dtype == "bfloat16":  # the usual, orthogonal, cannot be computed in it, and Keras begins with first values
