@@ -142,10 +142,22 @@ class Call:
 
 @dataclasses.dataclass(frozen=True)
 class Kernel:
-    """A fused kernel that a backend has agreed to run. A backend may subclass it to carry what its `run` needs."""
+    """A fused kernel that a backend has agreed to run. A backend may subclass it to carry what its `run` needs.
+
+    Parameters
+    ----------
+    name : str
+        Shown by `explain`.
+    recurrence : Recurrence
+        What it runs.
+    reads_flat : bool
+        Whether it takes a fused cell's vector as it is. `KernelWeights.layers` is empty then, since cutting the vector
+        up costs a copy in some frameworks.
+    """
 
     name: str
     recurrence: Recurrence
+    reads_flat: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,7 +175,8 @@ class KernelWeights:
     ----------
     layers : tuple of tuple of array
         For each layer and, within it, each direction: ``i2h_weight (G*H, in)``, ``h2h_weight (G*H, H)``,
-        ``i2h_bias (G*H,)``, ``h2h_bias (G*H,)``, gates in the order of `rnnx.spec.GATES`.
+        ``i2h_bias (G*H,)``, ``h2h_bias (G*H,)``, gates in the order of `rnnx.spec.GATES`. Empty for a kernel that reads
+        the flat vector, where there is one.
     flat : array or None
         The one vector of which they are views, in cuDNN's canonical order, where the cell holds its weights so.
     """

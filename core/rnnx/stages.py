@@ -145,8 +145,9 @@ class FusedFlat(_Compiled):
         return self.compiled.recurrence.num_states
 
     def run(self, run: Run, inputs: Array, states: list[Array]) -> Step:
-        weights = split_flat(run.ops.backend, run.weights[self.parameter], self.compiled.recurrence)
-        return _run_kernel(run, self.compiled, weights, inputs, states)
+        flat, compiled = run.weights[self.parameter], self.compiled
+        whole = KernelWeights((), flat) if compiled.reads_flat else split_flat(run.ops.backend, flat, compiled.recurrence)
+        return _run_kernel(run, compiled, whole, inputs, states)
 
 
 @dataclasses.dataclass(frozen=True)

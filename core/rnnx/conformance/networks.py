@@ -147,6 +147,7 @@ def _nested_trees() -> list[Tree]:
         "residual_both": lambda: sequential(cell("lstm", 4, "a_"), ResidualCell(both_ways("rnn_tanh", "rnn_tanh", 2))),
         "zoneout": lambda: ZoneoutCell(cell("lstm"), 0.4, 0.3),
         "dropout": lambda: sequential(DropoutCell(0.6, "in_"), cell("gru", 7, "a_"), DropoutCell(0.5, "out_")),
+        "stack_shared": _sharing,
         "fused_in_stack": lambda: sequential(
             FusedRNNCell(4, 2, "gru", True, get_next_state=True, prefix="a_"), cell("lstm", 7, "b_")
         ),
@@ -155,6 +156,11 @@ def _nested_trees() -> list[Tree]:
         ),
     }
     return [Tree(name, build) for name, build in made.items()]
+
+
+def _sharing() -> SequentialRNNCell:
+    lower = LSTMCell(WIDTH, "a_")
+    return sequential(lower, LSTMCell(WIDTH, "a_", params=lower.params))
 
 
 def _stack_of(mode: str, prefix: str = "") -> SequentialRNNCell:

@@ -1,4 +1,4 @@
-"""Dropout acts in training only, between layers only, by the seed alone, and gradients go through its own mask."""
+"""Dropout acts in training, between layers, by its seed; gradients use its own mask."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Saturated gates, huge and tiny numbers, and what is not finite stay where they belong, without a warning."""
+"""Saturated gates, huge and tiny numbers, NaN and padding stay where they belong."""
 
 from __future__ import annotations
 
@@ -39,6 +39,14 @@ def judge(subject: Subject, trial: Trial, fuse: bool) -> Found:
     return found
 
 
+def input_biases(trial: Trial, weights: dict[str, Array]) -> list[Array]:
+    """Return the biases of the inputs' share among a trial's weights, as views."""
+    if trial.tree not in FUSED:
+        return [array for key, array in weights.items() if key.endswith("i2h_bias")]
+    (vector,) = weights.values()
+    return [each["i2h_bias"] for layer in networks.cut(trial.tree, vector) for each in layer]
+
+
 @wide_dtypes
 @ways
 @pytest.mark.parametrize("name", BOUNDED)
@@ -48,13 +56,22 @@ def test_saturated_gates(subject: Subject, name: str, dtype: str, size: float, f
     trial = networks.trial(name, dtype, lengths=RAGGED)
     rng = np.random.default_rng(4)
     weights = {key: array.copy() for key, array in trial.weights.items()}
-    biases = [array for key, array in weights.items() if key.endswith("i2h_bias")]
-    if name in (tree.name for tree in FUSED):
-        (vector,) = weights.values()
-        biases = [each["i2h_bias"] for layer in networks.cut(trial.tree, vector) for each in layer]
-    for bias in biases:
+    for bias in input_biases(trial, weights):
         bias[...] = rng.choice([-size, size], bias.shape)
     judge(subject, dataclasses.replace(trial, weights=weights), fuse)
+
+
+@wide_dtypes
+@ways
+@pytest.mark.parametrize("name", ["lstm", "lstm-1-both"])
+def test_closed_gates_let_little_through(subject: Subject, name: str, dtype: str, fuse: bool) -> None:
+    """And that little is e to the minus 60, of a memory that large: gates are not clipped."""
+    trial = networks.trial(name, dtype)
+    weights = {key: array.copy() for key, array in trial.weights.items()}
+    for bias in input_biases(trial, weights):
+        bias[networks.HIDDEN : 2 * networks.HIDDEN] = -60.0
+    h, c = trial.begin or ()
+    judge(subject, dataclasses.replace(trial, weights=weights, begin=(h, c * 2.0**80)), fuse)
 
 
 @wide_dtypes
@@ -114,9 +131,10 @@ def test_nan_stays_in_its_row(
 def test_nan_in_a_state(subject: Subject, name: str, dtype: str, place: int, fuse: bool) -> None:
     """An initial state that is not a number is one row's affair."""
     trial = networks.trial(name, dtype, lengths=RAGGED)
-    begin = [state.copy() for state in trial.begin or ()]
-    begin[0][..., place, 0] = np.nan
-    judge(subject, dataclasses.replace(trial, begin=tuple(begin)), fuse)
+    for which in {0, len(trial.begin or ()) - 1}:
+        begin = [state.copy() for state in trial.begin or ()]
+        begin[which][..., place, 0] = np.nan
+        judge(subject, dataclasses.replace(trial, begin=tuple(begin)), fuse)
 
 
 @wide_dtypes

@@ -1,4 +1,4 @@
-"""Every form that callers hold sequences, states and lengths in gives the same numbers."""
+"""Every form of sequences, states and lengths gives the same numbers."""
 
 from __future__ import annotations
 

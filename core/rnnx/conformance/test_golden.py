@@ -1,4 +1,4 @@
-"""Numbers that MXNet, PyTorch, Keras and ONNX Runtime computed are what the backend computes."""
+"""What MXNet, PyTorch, Keras and ONNX Runtime computed is what the backend does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gradients of every gate, input and initial state are exact, by the reference's complex step."""
+"""Gradients of weights, inputs and initial states are exact."""
 
 from __future__ import annotations
 
@@ -180,6 +180,26 @@ def test_gradients_are_held_as_inputs_are(subject: Subject, layout: str, listed:
         gradient = subject.backend.swapaxes(gradient, 0, 1)
     states = {f"state {place}": state for place, state in enumerate(found.begin_state)}
     judging.assert_gradients(subject, expected, {"inputs": gradient, **states, **found.weights}, ["vjp"])
+
+
+@ways
+@pytest.mark.parametrize("name", ["lstm", "lstm-2-both"])
+def test_one_array_for_two_states(subject: Subject, name: str, fuse: bool) -> None:
+    """Each of two initial states gets its own gradient, though one array was given for both."""
+    dtype = dtypes.most_exact(subject)
+    made = slopes.expected(networks.TREES[name], dtype, RAGGED)
+    shared = (made.trial.begin or ())[0]
+    trial = dataclasses.replace(made.trial, begin=(shared, shared))
+    given = tuple(slopes.slopes_along(trial, slopes.wholes(trial), made.outputs, made.states))
+    expected = dataclasses.replace(made, trial=trial, slopes=given)
+    inputs, state, of_outputs, *of_states = unrolled.cast(
+        subject, [trial.inputs, shared, np.asarray(made.outputs), *(made.states or ())], dtype
+    )
+    cell = unrolled.placed(subject, trial)
+    *_, pullback = cell.vjp(None, inputs, [state, state], merge_outputs=True, valid_length=RAGGED, fuse=fuse)
+    found = pullback(of_outputs, of_states)
+    states = {f"state {place}": gradient for place, gradient in enumerate(found.begin_state)}
+    judging.assert_gradients(subject, expected, {"inputs": found.inputs, **states, **found.weights}, ["vjp"])
 
 
 @ways

@@ -1,4 +1,4 @@
-"""The backend is known without its framework, by one name everywhere, and by what it says of its arrays."""
+"""The backend is known without its framework, and by one name everywhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`scan` steps from the first on, hands on what is carried, and gives every step its own number and seed."""
+"""`scan` steps in order, hands on what is carried, and numbers the steps."""
 
 from __future__ import annotations
 

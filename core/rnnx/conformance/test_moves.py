@@ -1,4 +1,4 @@
-"""Cells move between NumPy and the backend unchanged, and arrays of two frameworks or dtypes never meet."""
+"""Cells move between NumPy and the backend; two frameworks never meet."""
 
 from __future__ import annotations
 

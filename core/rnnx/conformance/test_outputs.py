@@ -1,4 +1,4 @@
-"""Outputs and final states of every cell, kernel and stepped, are the reference's."""
+"""Outputs and final states of every cell, kernel and stepped."""
 
 from __future__ import annotations
 

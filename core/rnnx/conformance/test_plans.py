@@ -1,4 +1,4 @@
-"""Plans say truly what runs: every kernel by its name, every refusal with its reason, and no loop in disguise."""
+"""Plans say truly what runs: names, refusals, and no loop in disguise."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def every_call(subject: Subject, mode: str, dtype: str) -> list[tuple[Recurrence
     for layers, both, dropout in itertools.product((1, 2, 3), (False, True), (0.0, 0.5)):
         for training, masked in itertools.product((False, True), (False, True)):
             recurrence = Recurrence(mode, 3, 7, layers, both, dropout)
-            found.append((recurrence, Call(dtype, subject.device, training, masked)))
+            found += [(recurrence, Call(dtype, device, training, masked)) for device in (subject.device, None)]
     return found
 
 

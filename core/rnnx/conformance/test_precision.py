@@ -1,4 +1,4 @@
-"""Every dtype computes in itself: float64 to its last digits, float32 not in less, the halves without losing sums."""
+"""Every dtype computes in itself, and sums are not rounded on the way."""
 
 from __future__ import annotations
 

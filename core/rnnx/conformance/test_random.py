@@ -1,4 +1,4 @@
-"""`bernoulli` and `fold` draw with the right share, by the seed alone, and from no generator but their own."""
+"""`bernoulli` and `fold` draw the right share, by the seed alone."""
 
 from __future__ import annotations
 
@@ -93,6 +93,14 @@ def test_one_bit_of_a_seed(subject: Subject) -> None:
     first = drawn(subject, seed, shape=(512,))
     idle = [bit for bit in range(63) if np.array_equal(drawn(subject, seed ^ (1 << bit), shape=(512,)), first)]
     assert not idle, f"bits {idle} of a seed have no effect on what it draws"
+
+
+def test_draws_do_not_depend_on_the_array(subject: Subject) -> None:
+    """Only the device of `like` matters, not its dtype."""
+    declared = [dtype for dtype in DTYPES if dtype in subject.capabilities]
+    first, *others = (drawn(subject, 31, dtype=dtype) for dtype in declared)
+    for dtype, other in zip(declared[1:], others, strict=True):
+        np.testing.assert_array_equal(other, first, f"the draw for {dtype} is not that for {declared[0]}")
 
 
 def test_seeds_of_other_shapes(subject: Subject) -> None:

@@ -1,4 +1,4 @@
-"""A call depends on its arguments and weights alone, writes to none of them, and shares no memory with others."""
+"""A call depends on its arguments alone, changes none, and keeps nothing."""
 
 from __future__ import annotations
 

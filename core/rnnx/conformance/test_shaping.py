@@ -1,4 +1,4 @@
-"""Operations that move numbers move every bit of them, and leave what they were given."""
+"""Operations that move numbers move every bit of them."""
 
 from __future__ import annotations
 

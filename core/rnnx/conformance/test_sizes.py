@@ -1,4 +1,4 @@
-"""Every size: one of anything, odd numbers, large ones, long sequences, and no row at all."""
+"""Every size: one of anything, odd, large, long, and no row at all."""
 
 from __future__ import annotations
 
@@ -23,6 +23,14 @@ SIZES = {
     "many_rows": (67, 2, 3, 5),
     "wide": (33, 3, 129, 257),
     "long": (2, 300, 2, 3),
+}
+
+#: Sizes far beyond the others, in one direction each.
+VAST = {
+    "rows": (1030, 2, 2, 3),
+    "steps": (2, 1100, 2, 2),
+    "inputs": (2, 2, 2050, 3),
+    "units": (2, 2, 2, 1030),
 }
 
 #: Those that take their time.
@@ -51,6 +59,18 @@ def test_kernels(subject: Subject, mode: str, size: str, dtype: str, form: str) 
     tree = fused_tree(mode, 2 if form == "2-both" and size not in LARGE else 1, form == "2-both", hidden, width)
     for lengths in (None, ragged(batch, steps)):
         trial = networks.trial(tree, dtype, batch=batch, steps=steps, lengths=lengths, scale=scale(width))
+        judging.assert_right(subject, trial, unrolled.run(subject, trial))
+
+
+@singles
+@pytest.mark.parametrize("size", VAST)
+@modes
+def test_vast(subject: Subject, mode: str, size: str, dtype: str) -> None:
+    """A thousand of anything."""
+    batch, steps, width, hidden = VAST[size]
+    tree = fused_tree(mode, 1, False, hidden, width)
+    for lengths in (None, ragged(batch, steps)):
+        trial = networks.trial(tree, dtype, batch=batch, steps=steps, lengths=lengths, scale=scale(width + hidden) / 3)
         judging.assert_right(subject, trial, unrolled.run(subject, trial))
 
 
@@ -110,8 +130,9 @@ def test_no_rows(subject: Subject, name: str, dtype: str, fuse: bool) -> None:
 def test_gradients(subject: Subject, mode: str, size: str, dtype: str) -> None:
     """Of any size."""
     batch, steps, width, hidden = SIZES[size]
-    tree, lengths = fused_tree(mode, 1, True, hidden, width), ragged(batch, steps)
-    expected = slopes.expected(tree, dtype, lengths, "all", batch, steps, scale(width))
-    derived = unrolled.differentiate(subject, expected.trial)
-    gradients = derived.pull(expected.outputs, expected.states)
-    judging.assert_gradients(subject, expected, gradients, derived.found.kernels)
+    for lengths in (None, ragged(batch, steps)):
+        tree = fused_tree(mode, 1, True, hidden, width)
+        expected = slopes.expected(tree, dtype, lengths, "all", batch, steps, scale(width))
+        derived = unrolled.differentiate(subject, expected.trial)
+        gradients = derived.pull(expected.outputs, expected.states)
+        judging.assert_gradients(subject, expected, gradients, derived.found.kernels)

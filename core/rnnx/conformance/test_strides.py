@@ -1,4 +1,4 @@
-"""Arrays that lie otherwise in memory, and views of other arrays, are read as what they are."""
+"""Views, and arrays that lie otherwise in memory, are read as what they are."""
 
 from __future__ import annotations
 

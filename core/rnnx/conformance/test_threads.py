@@ -1,4 +1,4 @@
-"""Several threads at once get what one gets alone: the same cell, different cells, gradients and dropout."""
+"""Several threads at once get what one gets alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights are packed, moved, cast, saved and loaded bit for bit, and each one has its place."""
+"""Weights are packed, moved, cast, saved and loaded bit for bit."""
 
 from __future__ import annotations
 

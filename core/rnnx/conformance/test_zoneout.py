@@ -1,4 +1,4 @@
-"""Zoneout keeps numbers of the outputs and of each state by masks of their own, in training only."""
+"""Zoneout keeps numbers of outputs and states, by masks of their own."""
 
 from __future__ import annotations
 
