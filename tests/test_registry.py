@@ -285,9 +285,7 @@ class Unnamed(tier1.Wrapped):
 
 
 @pytest.mark.parametrize(("framework", "found"), [("numpy", True), ("toyframework", False)])
-def test_an_array_of_an_unnamed_class_is_asked_about_where_the_framework_is_there(
-    installed, framework, found
-):
+def test_an_array_of_an_unnamed_class_is_asked_about_where_the_framework_is_there(installed, framework, found):
     installed(toy=bringing(dataclasses.replace(INFO, framework=framework)))
     if found:
         assert rnnx.registry.backend_of([Unnamed(np.zeros(1))]).name == "tier1"
@@ -298,5 +296,5 @@ def test_an_array_of_an_unnamed_class_is_asked_about_where_the_framework_is_ther
 
 def test_a_broken_backend_is_not_asked_whose_an_array_is(installed):
     installed(toy=bringing(dataclasses.replace(INFO, target="tier1:NoSuchBackend")))
-    with pytest.raises(rnnx.BackendMismatchError, match="builtins.list"):
+    with pytest.raises(rnnx.BackendMismatchError, match=r"builtins\.list"):
         rnnx.LSTMCell(2).unroll(None, [[0.5]])

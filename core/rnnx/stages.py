@@ -145,9 +145,9 @@ class FusedFlat(_Compiled):
         return self.compiled.recurrence.num_states
 
     def run(self, run: Run, inputs: Array, states: list[Array]) -> Step:
-        flat, compiled = run.weights[self.parameter], self.compiled
-        whole = KernelWeights((), flat) if compiled.reads_flat else split_flat(run.ops.backend, flat, compiled.recurrence)
-        return _run_kernel(run, compiled, whole, inputs, states)
+        flat, kernel = run.weights[self.parameter], self.compiled
+        weights = KernelWeights((), flat) if kernel.reads_flat else split_flat(run.ops.backend, flat, kernel.recurrence)
+        return _run_kernel(run, kernel, weights, inputs, states)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -39,9 +39,9 @@ LARGE = ("wide", "long")
 sizes = pytest.mark.parametrize("size", SIZES)
 
 
-def scale(width: int) -> float:
-    """Return how large weights may be without all gates being open or closed."""
-    return 0.8 if width < 100 else 0.15
+def scale(width: int, hidden: int) -> float:
+    """Return how large weights may be without a network that blows rounding up, or gates that are all shut."""
+    return min(0.8, 1.6 / max(width, hidden) ** 0.5)
 
 
 def ragged(batch: int, steps: int) -> tuple[int, ...]:
@@ -58,7 +58,7 @@ def test_kernels(subject: Subject, mode: str, size: str, dtype: str, form: str) 
     batch, steps, width, hidden = SIZES[size]
     tree = fused_tree(mode, 2 if form == "2-both" and size not in LARGE else 1, form == "2-both", hidden, width)
     for lengths in (None, ragged(batch, steps)):
-        trial = networks.trial(tree, dtype, batch=batch, steps=steps, lengths=lengths, scale=scale(width))
+        trial = networks.trial(tree, dtype, batch=batch, steps=steps, lengths=lengths, scale=scale(width, hidden))
         judging.assert_right(subject, trial, unrolled.run(subject, trial))
 
 
@@ -70,7 +70,7 @@ def test_vast(subject: Subject, mode: str, size: str, dtype: str) -> None:
     batch, steps, width, hidden = VAST[size]
     tree = fused_tree(mode, 1, False, hidden, width)
     for lengths in (None, ragged(batch, steps)):
-        trial = networks.trial(tree, dtype, batch=batch, steps=steps, lengths=lengths, scale=scale(width + hidden) / 3)
+        trial = networks.trial(tree, dtype, batch=batch, steps=steps, lengths=lengths, scale=scale(width, hidden))
         judging.assert_right(subject, trial, unrolled.run(subject, trial))
 
 
@@ -81,7 +81,7 @@ def test_steps(subject: Subject, mode: str, size: str, dtype: str) -> None:
     """Plain cells, stepped."""
     batch, steps, width, hidden = SIZES[size]
     tree = Tree(mode, lambda: networks.plain_cell(mode, hidden), width)
-    trial = networks.trial(tree, dtype, batch=batch, steps=steps, scale=scale(width))
+    trial = networks.trial(tree, dtype, batch=batch, steps=steps, scale=scale(width, hidden))
     judging.assert_right(subject, trial, unrolled.run(subject, trial, fuse=False))
 
 
@@ -91,7 +91,7 @@ def test_every_number_of_steps(subject: Subject, mode: str, dtype: str) -> None:
     """From one to twenty and around powers of two: kernels that take several at once end right."""
     tree = fused_tree(mode, 1, True)
     for steps in (*range(1, 21), 31, 32, 33, 63, 64, 65):
-        trial = networks.trial(tree, dtype, batch=2, steps=steps, lengths=(steps, steps // 2))
+        trial = networks.trial(tree, dtype, batch=2, steps=steps, lengths=(steps, steps // 2), scale=0.5)
         judging.assert_right(subject, trial, unrolled.run(subject, trial))
 
 
@@ -100,7 +100,8 @@ def test_every_number_of_steps(subject: Subject, mode: str, dtype: str) -> None:
 def test_every_number_of_units(subject: Subject, mode: str, dtype: str) -> None:
     """From one to ten and around powers of two: kernels that take several at once leave none out."""
     for hidden in (*range(1, 11), 15, 16, 17, 31, 32, 33):
-        trial = networks.trial(fused_tree(mode, hidden=hidden), dtype, batch=2, steps=2)
+        tree = fused_tree(mode, hidden=hidden)
+        trial = networks.trial(tree, dtype, batch=2, steps=2, scale=scale(tree.width, hidden))
         judging.assert_right(subject, trial, unrolled.run(subject, trial))
 
 
@@ -132,7 +133,7 @@ def test_gradients(subject: Subject, mode: str, size: str, dtype: str) -> None:
     batch, steps, width, hidden = SIZES[size]
     for lengths in (None, ragged(batch, steps)):
         tree = fused_tree(mode, 1, True, hidden, width)
-        expected = slopes.expected(tree, dtype, lengths, "all", batch, steps, scale(width))
+        expected = slopes.expected(tree, dtype, lengths, "all", batch, steps, scale(width, hidden))
         derived = unrolled.differentiate(subject, expected.trial)
         gradients = derived.pull(expected.outputs, expected.states)
         judging.assert_gradients(subject, expected, gradients, derived.found.kernels)

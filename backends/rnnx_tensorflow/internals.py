@@ -1,0 +1,37 @@
+"""What TensorFlow knows of a call and does not tell by any public name, in one place.
+
+Sources: ``tensorflow/python/eager/record.py``, ``tensorflow/python/eager/polymorphic_function/atomic_function.py`` and
+``tensorflow/python/ops/control_flow_util.py`` of TensorFlow 2.21.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+from tensorflow.python.eager import record
+from tensorflow.python.ops import control_flow_util
+
+__all__ = ["for_xla", "recording", "runner"]
+
+
+def recording() -> bool:
+    """Say whether a `tf.GradientTape` is there that might record."""
+    return bool(record.could_possibly_record())
+
+
+def for_xla() -> bool:
+    """Say whether a graph is being made for XLA, as ``tf.function(jit_compile=True)`` makes it."""
+    if tf.executing_eagerly():
+        return False
+    return bool(control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()))
+
+
+def runner(graph: Any) -> Callable[..., list[Any]]:
+    """Return the function that runs a `tf.ConcreteFunction` on tensors that are known to fit, past every tape.
+
+    The graph's own call looks its arguments over again, which takes a third of the time of a small recurrence.
+    """
+    call: Callable[..., list[Any]] = graph.inference_fn.call_flat
+    return call

@@ -1,0 +1,133 @@
+"""Time rnnx on TensorFlow against Keras's layers in a `tf.function`, in one process, turn by turn.
+
+Prints the medians in milliseconds, their interquartile range, and the ratios of the medians to Keras's: of rnnx called
+eagerly, and of rnnx in a `tf.function` of the caller's. All share TensorFlow's threads. Run it with
+
+    python benchmarks/tensorflow_against_keras.py
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when TensorFlow loads
+
+import argparse  # noqa: E402
+import platform  # noqa: E402
+import statistics  # noqa: E402
+import time  # noqa: E402
+from collections.abc import Callable  # noqa: E402
+from typing import Any  # noqa: E402
+
+import keras  # noqa: E402
+import numpy as np  # noqa: E402
+import tensorflow as tf  # noqa: E402
+
+import rnnx  # noqa: E402
+
+THREADS = 2
+
+#: batch, time, input, hidden, layers.
+SHAPES = [
+    (1, 100, 256, 256, 1),
+    (32, 50, 200, 200, 2),
+    (64, 35, 650, 650, 2),
+    (16, 25, 512, 512, 1),
+    (32, 25, 1024, 1024, 1),
+    (1, 1, 256, 256, 1),
+]
+
+KERAS = {"lstm": keras.layers.LSTM, "gru": keras.layers.GRU, "rnn_tanh": keras.layers.SimpleRNN}
+
+Call = Callable[[], object]
+
+
+def contenders(mode: str, shape: tuple[int, ...], training: bool) -> tuple[Call, Call, Call]:
+    """Return the calls of rnnx eagerly, of rnnx in a graph, and of Keras in a graph, on the same inputs."""
+    batch, length, width, hidden, layers = shape
+    values = np.random.default_rng(0).normal(size=(batch, length, width)).astype(np.float32)
+    cell = rnnx.FusedRNNCell(hidden, layers, mode)
+    cell.initialize(width, backend="tensorflow", seed=0)
+    weights = [tf.Variable(cell.params[f"{mode}_parameters"])]
+    inputs = tf.constant(values)
+    stack = keras.Sequential([KERAS[mode](hidden, return_sequences=True) for _ in range(layers)])
+    stack(inputs)
+    assert set(cell.explain(inputs).kernels) <= {"tensorflow.compiled", "tensorflow.cudnn"}
+
+    def unroll(sequence: Any) -> Any:
+        cell.params[f"{mode}_parameters"] = weights[0]
+        return cell.unroll(length, sequence)[0]
+
+    if not training:
+        mine, theirs = tf.function(unroll), tf.function(stack)
+        return lambda: cell.unroll(length, inputs), lambda: mine(inputs), lambda: theirs(inputs)
+    mine, theirs = step(unroll, weights), step(stack, [each.value for each in stack.trainable_variables])
+    slope = tf.ones((batch, length, hidden))
+
+    def eager() -> object:
+        _, _, pullback = cell.vjp(length, inputs)
+        return pullback(slope)
+
+    return eager, lambda: mine(inputs), lambda: theirs(inputs)
+
+
+def step(model: Callable[[Any], Any], weights: list[Any]) -> Any:
+    """Return the gradients of the sum of a model's outputs with respect to inputs and weights, as a `tf.function`."""
+
+    @tf.function
+    def gradients(inputs: Any) -> Any:
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            loss = tf.reduce_sum(model(inputs))
+        return tape.gradient(loss, [inputs, *weights])
+
+    return gradients
+
+
+def interleaved(calls: tuple[Call, ...], seconds: float) -> list[list[float]]:
+    """Return the milliseconds of each call's turns, at least 7 turns each."""
+    times: list[list[float]] = [[] for _ in calls]
+    for call in calls:
+        call()
+        call()
+    stop = time.perf_counter() + seconds
+    while len(times[0]) < 7 or time.perf_counter() < stop:
+        for call, kept in zip(calls, times, strict=True):
+            start = time.perf_counter()
+            call()
+            kept.append((time.perf_counter() - start) * 1e3)
+    return times
+
+
+def shown(times: list[float]) -> str:
+    """Return median and interquartile range."""
+    low, middle, high = statistics.quantiles(times, n=4)
+    return f"{middle:9.3f} ({low:.3f} to {high:.3f})"
+
+
+def main() -> None:
+    """Time every shape and print a Markdown table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=5.0, help="time for each row")
+    parser.add_argument("--modes", nargs="+", default=["lstm", "gru"], choices=sorted(KERAS))
+    options = parser.parse_args()
+    tf.config.threading.set_intra_op_parallelism_threads(THREADS)
+    tf.config.threading.set_inter_op_parallelism_threads(THREADS)
+    print(f"{platform.machine()}, {THREADS} threads, TensorFlow {tf.__version__}, Keras {keras.__version__}\n")
+    print(
+        "| mode | batch, time, input, hidden, layers | what | rnnx eager, ms | rnnx in tf.function, ms "
+        "| Keras in tf.function, ms | eager, ratio | tf.function, ratio |"
+    )
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    for mode in options.modes:
+        for shape in SHAPES:
+            for training in (False, True):
+                times = interleaved(contenders(mode, shape, training), options.seconds)
+                eager, graph, theirs = map(statistics.median, times)
+                what, name = "training step" if training else "inference", ", ".join(map(str, shape))
+                cells = " | ".join(map(shown, times))
+                print(f"| {mode} | {name} | {what} | {cells} | {eager / theirs:.2f} | {graph / theirs:.2f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
