@@ -12,18 +12,18 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when TensorFlow loads
 
-import argparse  # noqa: E402
-import platform  # noqa: E402
-import statistics  # noqa: E402
-import time  # noqa: E402
-from collections.abc import Callable  # noqa: E402
-from typing import Any  # noqa: E402
+import argparse
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
 
-import keras  # noqa: E402
-import numpy as np  # noqa: E402
-import tensorflow as tf  # noqa: E402
+import keras
+import numpy as np
+import tensorflow as tf
 
-import rnnx  # noqa: E402
+import rnnx
 
 THREADS = 2
 
@@ -126,7 +126,9 @@ def main() -> None:
                 eager, graph, theirs = map(statistics.median, times)
                 what, name = "training step" if training else "inference", ", ".join(map(str, shape))
                 cells = " | ".join(map(shown, times))
-                print(f"| {mode} | {name} | {what} | {cells} | {eager / theirs:.2f} | {graph / theirs:.2f} |", flush=True)
+                print(
+                    f"| {mode} | {name} | {what} | {cells} | {eager / theirs:.2f} | {graph / theirs:.2f} |", flush=True
+                )
 
 
 if __name__ == "__main__":

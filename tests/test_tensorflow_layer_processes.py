@@ -31,16 +31,20 @@ from kerased import (
 pytestmark = THEIR_WARNINGS
 
 L = keras.layers
-HERE = Path(__file__).parent
+
+#: With the tests' own modules, beside those that this process finds.
+ENVIRONMENT = os.environ | {
+    "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+}
 
 
-def run_python(code: str, *arguments: object, **environment: str) -> str:
+def run_python(code: str, *arguments: object) -> str:
     """What a fresh process prints; warnings and all that TensorFlow logs are not looked at."""
     process = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code, *map(str, arguments)],
         capture_output=True,
         text=True,
-        env=os.environ | {"PYTHONPATH": str(HERE)} | environment,
+        env=ENVIRONMENT,
     )
     assert process.returncode == 0, process.stderr[-3000:]
     return process.stdout
@@ -170,11 +174,8 @@ def test_two_workers_have_the_gradients_of_one_process(alone, tmp_path):
             [sys.executable, "-W", "ignore", "-c", DISTRIBUTED, str(tmp_path / f"{index}.npz"), "workers"],
             stderr=subprocess.PIPE,
             text=True,
-            env=os.environ
-            | {
-                "PYTHONPATH": str(HERE),
-                "TF_CONFIG": json.dumps({"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}),
-            },
+            env=ENVIRONMENT
+            | {"TF_CONFIG": json.dumps({"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}})},
         )
         for index in range(2)
     ]
