@@ -11,7 +11,7 @@ from rnnx.backend import Backend, Call, Kernel, KernelWeights, Pullback, Recurre
 from rnnx_tensorflow.compiled import run_compiled
 from rnnx_tensorflow.cudnn import run_cudnn
 from rnnx_tensorflow.kernels import CUDNN, TensorFlowKernel, kernel_of
-from rnnx_tensorflow.operations import TensorFlowOperations
+from rnnx_tensorflow.operations import TensorFlowOperations, as_tensor
 
 __all__ = ["TensorFlowBackend"]
 
@@ -47,7 +47,7 @@ class TensorFlowBackend(TensorFlowOperations):
     ) -> tuple[list[Tensor], Pullback]:
         """See `Backend.differentiate`; through `tf.GradientTape`."""
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
-            watched = [tf.identity(argument) for argument in arguments]  # one array given twice counts as two
+            watched = _distinct(arguments)
             tape.watch(watched)
             results = list(function(self, watched))
 
@@ -58,3 +58,11 @@ class TensorFlowBackend(TensorFlowOperations):
             return found
 
         return results, pullback
+
+
+def _distinct(arrays: Sequence[Tensor]) -> list[Tensor]:
+    """Return the arrays as tensors of which no two are one: a tape tells tensors apart, not arguments."""
+    found: list[Tensor] = []
+    for array in map(as_tensor, arrays):
+        found.append(tf.identity(array) if any(array is other for other in found) else array)
+    return found

@@ -1,9 +1,9 @@
 """A recurrence as one graph: layers, directions, masks and dropout around `sweep`.
 
 Called eagerly, it runs in a graph of its own, made once for each kind of call. Batch size and number of steps are left
-open in it, so that others are not traced again; only a single step has a graph to itself, without loops. The gradient
-is a second graph, made when the first gradient is wanted. In a graph of the caller's, the recurrence becomes part of
-that.
+open in it, so that others are not traced again; only a single step and a single row have graphs to themselves. The
+gradient is a second graph, made when the first gradient is wanted. In a graph of the caller's, the recurrence becomes
+part of that.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -19,9 +19,9 @@ import tensorflow as tf
 from rnnx.backend import KernelWeights, Recurrence
 from rnnx.ops import Ops
 from rnnx.weights.layout import flat_size, split_flat
-from rnnx_tensorflow.internals import recording, runner
-from rnnx_tensorflow.operations import TensorFlowOperations
-from rnnx_tensorflow.sweep import Trace, sweep
+from rnnx_tensorflow.internals import record, recording, runner
+from rnnx_tensorflow.operations import TensorFlowOperations, as_tensor
+from rnnx_tensorflow.sweep import Keep, Trace, sweep
 
 __all__ = ["Graph", "Kind", "backward_graph", "forward_graph", "run_compiled"]
 
@@ -46,10 +46,12 @@ class Kind:
         Whether the rows have lengths.
     dropping : bool
         Whether there is dropout between layers.
-    keep : bool
-        Whether to keep what the gradient needs; see `sweep`.
+    keep : Keep
+        What is kept of every step; see `sweep`.
     single : bool
         Whether there is just one step.
+    alone : bool
+        Whether there is just one row.
     """
 
     recurrence: Recurrence
@@ -58,8 +60,9 @@ class Kind:
     flat: bool
     masked: bool
     dropping: bool
-    keep: bool
+    keep: Keep
     single: bool
+    alone: bool
 
     @property
     def signature(self) -> list[tf.TensorSpec]:
@@ -113,40 +116,32 @@ def run_compiled(
 ) -> tuple[Tensor, list[Tensor]]:
     """Run a recurrence; see `rnnx.backend.Backend.run`. Seeds are pairs of numbers.
 
-    What the gradient needs is kept if a tape is there, and in a graph also in training, since a tape may come later.
-    Otherwise such a graph's gradient makes the gates again, so that inference keeps no more than it returns.
+    The gates are kept for a gradient if a tape is there, and in a graph also in training, since a tape may come later.
+    Any other graph keeps the states alone, so that inference takes little more than it returns.
     """
     flat, masked = weights.flat is not None, valid_length is not None
     arrays = [inputs, *states, *([valid_length] if masked else []), *([tf.stack(list(seeds))] if seeds else [])]
     arrays += [weights.flat] if flat else itertools.chain(*weights.layers)
-    arrays = [tf.convert_to_tensor(array) for array in arrays]
+    arrays = list(map(as_tensor, arrays))
     dtype, device, eager = _OPERATIONS.dtype(inputs), _OPERATIONS.device(inputs), tf.executing_eagerly()
-    keep = recording() or (training and not eager)
-    kind = Kind(recurrence, dtype, device, flat, masked, bool(seeds), keep, inputs.shape[0] == 1)
-    if not eager:
-        outputs, *finals = _recurrence(kind, arrays)[0]
-    elif keep:
-        outputs, *finals = _recorded(kind, arrays)
-    else:
-        outputs, *finals = forward_graph(kind).run(*arrays)
+    keep = Keep.GATES if recording() or (training and not eager) else Keep.OUTPUTS if eager else Keep.STATES
+    kind = Kind(recurrence, dtype, device, flat, masked, bool(seeds), keep, inputs.shape[0] == 1, inputs.shape[1] == 1)
+    outputs, *finals = _run_graph(kind, arrays) if eager else _recurrence(kind, arrays)[0]
     return outputs, finals
 
 
-def _recorded(kind: Kind, arrays: list[Tensor]) -> Sequence[Tensor]:
-    """Run a kind of call in its graph, so that a tape finds the gradient in a graph as well."""
+def _run_graph(kind: Kind, arrays: list[Tensor]) -> Sequence[Tensor]:
+    """Run a kind of call in its graph, and tell the tapes of the graph of its gradient."""
     count = 1 + kind.recurrence.num_states
+    found = forward_graph(kind).run(*arrays)
+    results, kept = found[:count], found[count:]
 
-    @tf.custom_gradient  # type: ignore[untyped-decorator]
-    def run(*arrays: Tensor) -> tuple[Sequence[Tensor], Callable[..., Any]]:
-        found = forward_graph(kind).run(*arrays)
+    def pullback(*cotangents: Tensor) -> list[Tensor | None]:
+        gradients = iter(backward_graph(kind).run(*arrays, *kept, *cotangents))
+        return [next(gradients) if array.dtype.is_floating else None for array in arrays]
 
-        def pullback(*cotangents: Tensor) -> list[Tensor | None]:
-            gradients = iter(backward_graph(kind).run(*arrays, *found[count:], *cotangents))
-            return [next(gradients) if array.dtype.is_floating else None for array in arrays]
-
-        return found[:count], pullback
-
-    results: Sequence[Tensor] = run(*arrays)
+    if kind.keep > Keep.OUTPUTS:
+        record("RNN", results, arrays, pullback)
     return results
 
 
@@ -157,7 +152,10 @@ def forward_graph(kind: Kind) -> Graph:
     def forward(*arrays: Tensor) -> list[Tensor]:
         with tf.device(kind.device):
             results, traces = _recurrence(kind, arrays)
-            return [*results, *(array for trace in traces if kind.keep for array in (*trace.after, *trace.mixed))]
+            return [
+                *results,
+                *(array for trace in traces if kind.keep > Keep.OUTPUTS for array in (*trace.after, *trace.mixed)),
+            ]
 
     return Graph(tf.function(forward, autograph=False).get_concrete_function(*kind.signature))
 
@@ -181,7 +179,10 @@ def backward_graph(kind: Kind) -> Graph:
             watched = [array for array in values if array.dtype.is_floating]
             tape.watch(watched)
             found, _ = _recurrence(kind, values, done)
-        return tape.gradient(found, watched, list(cotangents), unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        gradients: list[Tensor] = tape.gradient(
+            found, watched, list(cotangents), unconnected_gradients=tf.UnconnectedGradients.ZERO
+        )
+        return gradients
 
     return Graph(tf.function(backward, autograph=False).get_concrete_function(*kind.signature, *kept, *results))
 
@@ -198,11 +199,11 @@ def _recurrence(
     layers = split_flat(_OPERATIONS, next(given), recurrence).layers if kind.flat else _by_four(list(given))
     ops, finals = Ops(_OPERATIONS, kind.dropping, iter(seeds)), []
     for layer in range(recurrence.num_layers):
-        parts = []
+        parts: list[Tensor] = []
         for place in range(layer * recurrence.directions, (layer + 1) * recurrence.directions):
             mine = [each[place] for each in states]
             outputs, final, trace = _direction(
-                kind, layers[place], inputs, mine, lengths, bool(parts), done and done[place]
+                kind, layers[place], inputs, mine, lengths, bool(parts), None if done is None else done[place]
             )
             parts.append(outputs)
             finals.append(final)

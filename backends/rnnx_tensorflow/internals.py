@@ -6,19 +6,24 @@ Sources: ``tensorflow/python/eager/record.py``, ``tensorflow/python/eager/polymo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
-from tensorflow.python.eager import record
+from tensorflow.python.eager import record as tapes
 from tensorflow.python.ops import control_flow_util
 
-__all__ = ["for_xla", "recording", "runner"]
+__all__ = ["for_xla", "record", "recording", "runner"]
 
 
 def recording() -> bool:
     """Say whether a `tf.GradientTape` is there that might record."""
-    return bool(record.could_possibly_record())
+    return bool(tapes.could_possibly_record())
+
+
+def record(name: str, results: Sequence[Any], arguments: Sequence[Any], pullback: Callable[..., Sequence[Any]]) -> None:
+    """Tell every tape that results were made of arguments, as `tf.custom_gradient` does in more steps."""
+    tapes.record_operation(name, list(results), list(arguments), pullback)
 
 
 def for_xla() -> bool:

@@ -21,15 +21,15 @@ Tensor = Any
 #: Takes a step's number, how many steps to do from there, and what is carried; returns what is carried on.
 Turn = Callable[[Any, int, list[Any]], list[Any]]
 
-#: Steps in one turn.
-STRIDE = 4
+#: Steps in one turn, of several rows, and of one alone, which takes little time for a step.
+STRIDE, STRIDE_ALONE = 2, 4
 
 #: Turns that may be under way at once.
 AHEAD = 8
 
 
 def upwards(inputs: Tensor, turn: Turn, carry: list[Any]) -> list[Any]:
-    """Go through the steps of inputs (T, ...) from the first on, `STRIDE` at a time, and the rest one by one."""
+    """Go through the steps of inputs (T, ...) from the first on, several at a time, and the rest one by one."""
     known, length, stride = inputs.shape[0], tf.shape(inputs)[0], _stride(inputs)
     if _is_short(inputs):
         return turn(0, known, carry)
@@ -90,12 +90,14 @@ def room(inputs: Tensor, batch: int | None, widths: Sequence[int]) -> list[Any]:
 
 
 def _is_short(inputs: Tensor) -> bool:
-    return inputs.shape[0] is not None and inputs.shape[0] <= STRIDE
+    return inputs.shape[0] is not None and inputs.shape[0] <= _stride(inputs)
 
 
 def _stride(inputs: Tensor) -> int:
     """Return how many steps a turn takes: XLA compiles every turn, also one that is longer than the sequence."""
-    return 1 if inputs.shape[0] is None and for_xla() else STRIDE
+    if inputs.shape[0] is None and for_xla():
+        return 1
+    return STRIDE_ALONE if inputs.shape[1] == 1 else STRIDE
 
 
 def _has_rest(known: int | None, stride: int) -> bool:

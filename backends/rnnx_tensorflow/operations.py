@@ -15,7 +15,7 @@ import tensorflow as tf
 from rnnx.backend import Backend, ScanStep
 from rnnx.errors import ShapeError, UnsupportedError
 
-__all__ = ["TensorFlowOperations", "short_name"]
+__all__ = ["TensorFlowOperations", "as_tensor", "short_name"]
 
 #: Elements of zeros up to which they are made once for all.
 _SMALL = 1 << 18
@@ -39,6 +39,8 @@ class TensorFlowOperations(Backend):
 
     def from_numpy(self, array: npt.NDArray[Any], device: str | None = None) -> Tensor:
         """See `Backend.from_numpy`; an eager tensor, also where a graph is being made."""
+        if device is not None and not device.startswith("/") and device not in self.devices():
+            raise UnsupportedError(f"TensorFlow has no device {device!r} here; there are {', '.join(self.devices())}")
         with tf.init_scope(), tf.device(device):
             return tf.constant(np.array(array))
 
@@ -186,6 +188,11 @@ class TensorFlowOperations(Backend):
             return self.fold(seed, -1)
         whole = tf.cast(seed, tf.int64)
         return whole if whole.shape.rank == 1 else tf.stack([whole, tf.zeros_like(whole)])
+
+
+def as_tensor(array: Tensor) -> Tensor:
+    """Return the value of a variable, and a tensor as it is; `tf.convert_to_tensor` takes a while to find that out."""
+    return array if isinstance(array, tf.Tensor) else tf.convert_to_tensor(array)
 
 
 @functools.lru_cache(maxsize=64)

@@ -7,6 +7,7 @@ out: the loop keeps only what depends on the step beside it, and a weight's grad
 from __future__ import annotations
 
 import dataclasses
+import enum
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ import tensorflow as tf
 from rnnx_tensorflow.loops import downwards, piece, pieces, room, upwards
 from rnnx_tensorflow.steps import STEPS, Step
 
-__all__ = ["Trace", "sweep"]
+__all__ = ["Keep", "Trace", "sweep"]
 
 Tensor = Any
 
@@ -23,9 +24,20 @@ Tensor = Any
 FEW = 2
 
 
+class Keep(enum.IntEnum):
+    """What is kept of every step."""
+
+    #: h: there will be no gradient.
+    OUTPUTS = 0
+    #: All states; the gradient makes the gates again, from them and the inputs.
+    STATES = 1
+    #: The gates as well.
+    GATES = 2
+
+
 @dataclasses.dataclass(frozen=True)
 class Trace:
-    """What the gradient of a sweep needs of it: the states after each step, each (T, N, H), and the gates if kept."""
+    """What is kept of a sweep: the states after each step, each (T, N, H), and what `Step.mix` made at each."""
 
     after: list[Tensor]
     mixed: list[Tensor]
@@ -37,7 +49,7 @@ def sweep(
     inputs: Tensor,
     states: Sequence[Tensor],
     mask: Tensor | None,
-    keep: bool,
+    keep: Keep,
     done: Trace | None = None,
 ) -> tuple[Tensor, list[Tensor], Trace]:
     """Run one layer in one direction.
@@ -54,8 +66,8 @@ def sweep(
         h, or h and c, each (N, H).
     mask : Tensor or None
         (T, N, 1), true where a step counts. A step that does not count changes no state.
-    keep : bool
-        Whether the gates of every step are kept for the gradient, or else made again from inputs and states.
+    keep : Keep
+        What is kept for the gradient.
     done : Trace, optional
         Of the same sweep, run before: only its gradient is wanted.
 
@@ -70,18 +82,18 @@ def sweep(
     """
     count, traces = len(states), []
 
-    @tf.custom_gradient  # type: ignore[untyped-decorator]
     def run(inputs: Tensor, *arrays: Tensor) -> tuple[tuple[Tensor, ...], Callable[..., Any]]:
         layer = _Layer(STEPS[mode], inputs, list(arrays[:count]), mask, *arrays[count:])
-        trace = _forward(layer, keep) if done is None else done
+        trace, finals = _forward(layer, keep) if done is None else (done, [each[-1] for each in done.after])
         traces.append(trace)
 
         def pullback(hidden: Tensor, *finals: Tensor) -> list[Tensor]:
             return _backward(layer, trace, hidden, list(finals))
 
-        return (trace.after[0], *(each[-1] for each in trace.after)), pullback
+        return (trace.after[0], *finals), pullback
 
-    hidden, *finals = run(inputs, *states, *weights)
+    arrays = (inputs, *states, *weights)
+    hidden, *finals = run(*arrays)[0] if keep == Keep.OUTPUTS else tf.custom_gradient(run)(*arrays)
     return hidden, finals, traces[0]
 
 
@@ -102,11 +114,6 @@ class _Layer:
     def hidden(self) -> int:
         return int(self.h_weight.shape[1])
 
-    @property
-    def batch(self) -> int | None:
-        size: int | None = self.states[0].shape[0]
-        return size
-
     def shares(self) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
         """Return the functions that make the gates' two shares, of inputs (..., I) and of h (..., H)."""
         few = self.inputs.shape[0] is not None and self.inputs.shape[0] <= FEW
@@ -117,6 +124,10 @@ class _Layer:
     def counts(self, time: Tensor, number: int) -> list[Tensor | None]:
         """Return which rows each of these steps counts in."""
         return [None] * number if self.mask is None else pieces(self.mask, time, number)
+
+    def room(self, widths: Sequence[int]) -> list[Any]:
+        """Return room for arrays of every step, of these widths in multiples of H."""
+        return room(self.inputs, self.states[0].shape[0], [self.hidden * width for width in widths])
 
 
 def _affine(weight: Tensor, bias: Tensor | None, few: bool) -> Callable[[Tensor], Tensor]:
@@ -130,56 +141,75 @@ def _affine(weight: Tensor, bias: Tensor | None, few: bool) -> Callable[[Tensor]
     return apply
 
 
-def _forward(layer: _Layer, keep: bool) -> Trace:
+def _forward(layer: _Layer, keep: Keep) -> tuple[Trace, list[Tensor]]:
+    """Return what is kept of each step, and the last states."""
     step, count = layer.step, len(layer.states)
     x_share, h_share = layer.shares()
+    x_shares = _by_step(x_share, layer.inputs)
+    widths = [1] * (1 if keep == Keep.OUTPUTS else count) + (list(step.mixed) if keep == Keep.GATES else [])
 
     def turn(time: Tensor, number: int, carry: list[Any]) -> list[Any]:
         states, written = carry[:count], carry[count:]
-        shares, counts = tf.split(x_share(_rows(piece(layer.inputs, time, number))), number), layer.counts(time, number)
+        shares, counts = x_shares(time, number), layer.counts(time, number)
         for offset in range(number):
             mixed = step.mix(shares[offset], h_share(states[0]))
             states = _chosen(counts[offset], step.forward(mixed, states), states)
-            values = [*states, *mixed] if keep else states
-            written = [array.write(time + offset, value) for array, value in zip(written, values, strict=True)]
+            values = states[:1] if keep == Keep.OUTPUTS else [*states, *mixed]
+            written = [array.write(time + offset, value) for array, value in zip(written, values, strict=False)]
         return [*states, *written]
 
-    widths = [layer.hidden] * count + ([layer.hidden * size for size in step.mixed] if keep else [])
-    written = upwards(layer.inputs, turn, [*layer.states, *room(layer.inputs, layer.batch, widths)])[count:]
-    found = [array.stack() for array in written]
-    return Trace(found[:count], found[count:])
+    carry = upwards(layer.inputs, turn, [*layer.states, *layer.room(widths)])
+    found = [array.stack() for array in carry[count:]]
+    return Trace(found[:count], found[count:]), carry[:count]
+
+
+def _by_step(x_share: Callable[[Tensor], Tensor], inputs: Tensor) -> Callable[[Tensor, int], list[Tensor]]:
+    """Return the function that returns the inputs' share of several steps, one by one.
+
+    One product of all steps would be the fastest, but what it makes is large and leaves the processor's caches: it is
+    for a row alone. For several, each turn makes its own.
+    """
+    if inputs.shape[1] == 1:
+        shares = x_share(inputs)
+        return lambda time, number: pieces(shares, time, number)
+    return lambda time, number: tf.split(x_share(_rows(piece(inputs, time, number))), number)
 
 
 def _backward(layer: _Layer, trace: Trace, hidden: Tensor, finals: list[Tensor]) -> list[Tensor]:
     """Return the gradients of inputs, states and weights, given those of h after each step and of the last states."""
     step, count = layer.step, len(layer.states)
-    x_share, h_share = layer.shares()
     before = [tf.concat([first[None], each[:-1]], 0) for first, each in zip(layer.states, trace.after, strict=True)]
+    factors = _factors(layer, trace, before)
 
     def turn(time: Tensor, number: int, carry: list[Any]) -> list[Any]:
         gradients, written = carry[:count], carry[count]
-        old, new, gates = (
-            [piece(each, time, number) for each in arrays] for arrays in (before, trace.after, trace.mixed)
-        )
-        gates = gates or step.mix(x_share(piece(layer.inputs, time, number)), h_share(old[0]))
-        factors = zip(*(tf.unstack(each, number) for each in step.factors(gates, old, new)), strict=True)
-        arriving, counts = pieces(hidden, time, number), layer.counts(time, number)
-        for offset, mine in reversed(list(enumerate(factors))):
+        mine, arriving, counts = factors(time, number), pieces(hidden, time, number), layer.counts(time, number)
+        for offset in reversed(range(number)):
             gradients = [gradients[0] + arriving[offset], *gradients[1:]]
-            kept, gradients = _step_back(layer, mine, gradients, counts[offset])
+            kept, gradients = _step_back(layer, mine[offset], gradients, counts[offset])
             written = written.write(time + offset, kept)
         return [*gradients, written]
 
-    *gradients, written = downwards(
-        layer.inputs, turn, [*finals, *room(layer.inputs, layer.batch, [layer.hidden * step.kept])]
-    )
+    *gradients, written = downwards(layer.inputs, turn, [*finals, *layer.room([step.kept])])
     of_x, of_h = map(_rows, step.shares(written.stack()))
     of_inputs = tf.reshape(tf.matmul(of_x, layer.x_weight), tf.shape(layer.inputs))
-    weights = [
-        tf.matmul(of_x, _rows(layer.inputs), transpose_a=True),
-        tf.matmul(of_h, _rows(before[0]), transpose_a=True),
-    ]
+    read = [_rows(layer.inputs), _rows(before[0])]
+    weights = [tf.matmul(of, each, transpose_a=True) for of, each in zip((of_x, of_h), read, strict=True)]
     return [of_inputs, *gradients, *weights, tf.reduce_sum(of_x, 0), tf.reduce_sum(of_h, 0)]
+
+
+def _factors(layer: _Layer, trace: Trace, before: list[Tensor]) -> Callable[[Tensor, int], list[tuple[Tensor, ...]]]:
+    """Return the function that makes the factors of several steps at once, and returns those of each."""
+    x_share, h_share = layer.shares()
+
+    def make(time: Tensor, number: int) -> list[tuple[Tensor, ...]]:
+        old, new, mixed = (
+            [piece(each, time, number) for each in arrays] for arrays in (before, trace.after, trace.mixed)
+        )
+        mixed = mixed or layer.step.mix(x_share(piece(layer.inputs, time, number)), h_share(old[0]))
+        return list(zip(*(tf.unstack(each, number) for each in layer.step.factors(mixed, old, new)), strict=True))
+
+    return make
 
 
 def _step_back(

@@ -34,6 +34,7 @@ from rnnx.conformance import own_cells, reference
 __all__ = [
     "BATCH",
     "FUSED",
+    "FUSED_FEW",
     "HIDDEN",
     "LENGTHS",
     "MODES",
@@ -186,6 +187,9 @@ PLAIN: tuple[Tree, ...] = tuple(
 
 #: Fused cells of every mode, one to three layers, in one direction or both.
 FUSED: tuple[Tree, ...] = tuple(itertools.starmap(fused_tree, itertools.product(MODES, (1, 2, 3), (False, True))))
+
+#: Some of them, in which every mode, and one layer and several, in one direction and both, are met.
+FUSED_FEW: tuple[Tree, ...] = tuple(tree for tree in FUSED if tree.name.endswith(("1-one", "2-both")))
 
 #: Trees of several cells, and cells of a user's own.
 NESTED: tuple[Tree, ...] = (*_nested_trees(), *_own_trees())

@@ -7,16 +7,13 @@ from collections.abc import Callable
 import pytest
 
 from rnnx.conformance import dtypes, judging, networks, unrolled
-from rnnx.conformance.marks import trees
-from rnnx.conformance.networks import FUSED, LENGTHS, NESTED, PLAIN, Tree
+from rnnx.conformance.marks import singles, trees
+from rnnx.conformance.networks import FUSED, FUSED_FEW, LENGTHS, NESTED, PLAIN, Tree
 from rnnx.conformance.subject import Subject
 
 Record = Callable[[str, object], None]
 
-#: Kernels are made for float32; where they are others for float64, they show the same mistakes with fewer lengths.
-CASES = [*(("float32", lengths) for lengths in LENGTHS), ("float64", "none"), ("float64", "ragged")]
-
-cases = pytest.mark.parametrize(("dtype", "lengths"), CASES, ids=map("-".join, CASES))
+lengths = pytest.mark.parametrize("lengths", LENGTHS)
 
 
 def check(subject: Subject, tree: Tree, dtype: str, lengths: str, fuse: bool, record: Record) -> None:
@@ -30,18 +27,27 @@ def check(subject: Subject, tree: Tree, dtype: str, lengths: str, fuse: bool, re
         judging.assert_right(subject, trial, results)
 
 
-@cases
+@lengths
+@singles
 @trees(*FUSED)
 def test_a_fused_cell(subject: Subject, tree: Tree, dtype: str, lengths: str, record_property: Record) -> None:
     """A fused cell, by whatever the backend runs it with."""
     check(subject, tree, dtype, lengths, True, record_property)
 
 
-@cases
-@trees(*PLAIN, *NESTED)
-def test_a_tree(subject: Subject, tree: Tree, dtype: str, lengths: str, record_property: Record) -> None:
-    """A plain cell or a tree of cells, by whatever the backend runs it with."""
+@pytest.mark.parametrize("lengths", ["none", "ragged"])
+@pytest.mark.parametrize("dtype", ["float64"])
+@trees(*FUSED_FEW, *PLAIN)
+def test_in_float64(subject: Subject, tree: Tree, dtype: str, lengths: str, record_property: Record) -> None:
+    """Plain and fused cells, by whatever the backend runs them with: it may be another kernel."""
     check(subject, tree, dtype, lengths, True, record_property)
+
+
+@lengths
+@trees(*PLAIN, *NESTED)
+def test_a_tree(subject: Subject, tree: Tree, lengths: str, record_property: Record) -> None:
+    """A plain cell or a tree of cells, by whatever the backend runs it with."""
+    check(subject, tree, dtypes.usual(subject), lengths, True, record_property)
 
 
 @pytest.mark.parametrize("lengths", ["none", "ragged"])
@@ -51,13 +57,11 @@ def test_stepped(subject: Subject, tree: Tree, lengths: str, record_property: Re
     check(subject, tree, dtypes.most_exact(subject), lengths, False, record_property)
 
 
-@cases
+@pytest.mark.parametrize("lengths", ["none", "ragged"])
 @trees(*FUSED)
-def test_training_without_dropout(
-    subject: Subject, tree: Tree, dtype: str, lengths: str, record_property: Record
-) -> None:
+def test_training_without_dropout(subject: Subject, tree: Tree, lengths: str, record_property: Record) -> None:
     """Training changes nothing where nothing is dropped."""
-    trial = networks.trial(tree, dtype, lengths=LENGTHS[lengths])
+    trial = networks.trial(tree, dtypes.usual(subject), lengths=LENGTHS[lengths])
     results = unrolled.run(subject, trial, training=True, seed=3)
     for kernel in results.kernels:
         record_property("kernel", kernel)

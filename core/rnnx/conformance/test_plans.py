@@ -105,7 +105,7 @@ class Spy:
 
 
 @some_trees
-@wide_dtypes
+@singles
 @pytest.mark.parametrize("training", [False, True], ids=["inference", "training"])
 @masks
 def test_kernels_run_once_each(
@@ -155,10 +155,9 @@ def test_stepping_is_the_loop(subject: Subject, monkeypatch: pytest.MonkeyPatch,
     assert not run.calls
 
 
-@dtypes
+@wide_dtypes
 @modes
-@pytest.mark.parametrize("layers", [1, 2])
-@pytest.mark.parametrize("both", [False, True], ids=["one", "both"])
+@pytest.mark.parametrize(("layers", "both"), [(1, False), (2, True)], ids=["1-one", "2-both"])
 @pytest.mark.parametrize("how", ["inference", "masked", "training"])
 def test_no_kernel_is_a_loop_in_disguise(
     subject: Subject, monkeypatch: pytest.MonkeyPatch, mode: str, dtype: str, layers: int, both: bool, how: str

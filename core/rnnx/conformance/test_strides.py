@@ -10,12 +10,12 @@ import pytest
 
 from rnnx.conformance import judging, networks, slopes, unrolled
 from rnnx.conformance.dtypes import most_exact
-from rnnx.conformance.marks import ways, wide_dtypes
+from rnnx.conformance.marks import singles, ways, wide_dtypes
 from rnnx.conformance.networks import RAGGED, TREES, Array, numpy_dtype
 from rnnx.conformance.subject import Subject
 from rnnx.conformance.unrolled import Found, leaves
 
-NAMES = ("lstm-2-both", "gru-2-both", "rnn_tanh-1-one", "rnn_relu-2-one", "lstm", "gru_reset_before", "both_lstm")
+NAMES = ("lstm-2-both", "gru-2-both", "rnn_tanh-1-one", "rnn_relu-2-both", "lstm", "gru_reset_before", "both_lstm")
 
 names = pytest.mark.parametrize("name", NAMES)
 
@@ -71,7 +71,7 @@ def test_weights_from_numpy(subject: Subject, name: str, dtype: str, how: str, f
 
 @names
 @ways
-@wide_dtypes
+@singles
 @pytest.mark.parametrize("how", IN_BACKEND)
 def test_views(subject: Subject, name: str, dtype: str, how: str, fuse: bool) -> None:
     """Inputs and begin states that are turned, cut out of others, or reversed by the backend."""
