@@ -46,29 +46,27 @@ def contenders(mode: str, shape: tuple[int, ...], training: bool) -> tuple[Call,
     """Return the calls of rnnx eagerly, of rnnx in a graph, and of Keras in a graph, on the same inputs."""
     batch, length, width, hidden, layers = shape
     values = np.random.default_rng(0).normal(size=(batch, length, width)).astype(np.float32)
-    cell = rnnx.FusedRNNCell(hidden, layers, mode)
-    cell.initialize(width, backend="tensorflow", seed=0)
-    weights = [tf.Variable(cell.params[f"{mode}_parameters"])]
-    inputs = tf.constant(values)
+    eager, graph = (rnnx.FusedRNNCell(hidden, layers, mode) for _ in range(2))
+    eager.initialize(width, backend="tensorflow", seed=0)
+    variable = tf.Variable(eager.params[f"{mode}_parameters"])
+    graph.params[f"{mode}_parameters"] = variable
+    inputs, slope = tf.constant(values), tf.ones((batch, length, hidden))
     stack = keras.Sequential([KERAS[mode](hidden, return_sequences=True) for _ in range(layers)])
     stack(inputs)
-    assert set(cell.explain(inputs).kernels) <= {"tensorflow.compiled", "tensorflow.cudnn"}
+    assert set(eager.explain(inputs).kernels) <= {"tensorflow.compiled", "tensorflow.cudnn"}
 
     def unroll(sequence: Any) -> Any:
-        cell.params[f"{mode}_parameters"] = weights[0]
-        return cell.unroll(length, sequence)[0]
+        return graph.unroll(length, sequence)[0]
 
-    if not training:
-        mine, theirs = tf.function(unroll), tf.function(stack)
-        return lambda: cell.unroll(length, inputs), lambda: mine(inputs), lambda: theirs(inputs)
-    mine, theirs = step(unroll, weights), step(stack, [each.value for each in stack.trainable_variables])
-    slope = tf.ones((batch, length, hidden))
-
-    def eager() -> object:
-        _, _, pullback = cell.vjp(length, inputs)
+    def train() -> object:
+        _, _, pullback = eager.vjp(length, inputs)
         return pullback(slope)
 
-    return eager, lambda: mine(inputs), lambda: theirs(inputs)
+    if training:
+        mine, theirs = step(unroll, [variable]), step(stack, [each.value for each in stack.trainable_variables])
+        return train, lambda: mine(inputs), lambda: theirs(inputs)
+    mine, theirs = tf.function(unroll), tf.function(stack)
+    return lambda: eager.unroll(length, inputs), lambda: mine(inputs), lambda: theirs(inputs)
 
 
 def step(model: Callable[[Any], Any], weights: list[Any]) -> Any:
