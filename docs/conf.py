@@ -18,7 +18,7 @@ myst_heading_anchors = 3
 # `name` in a docstring is a name: a link where it is documented, code where it is not.
 default_role = "py:obj"
 # The PyTorch backend is documented where PyTorch is not installed, too.
-autodoc_mock_imports = ["torch"]
+autodoc_mock_imports = ["keras", "tensorflow", "torch"]
 autodoc_default_options = {"members": True, "member-order": "bysource"}
 autodoc_typehints_format = "short"
 napoleon_google_docstring = False

@@ -20,7 +20,7 @@ DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").
 
 #: A link or an image, ``[text](target)``; code, in blocks or within a line, has none.
 LINK = re.compile(r"\[[^\]]*\]\(<?([^)>\s]+)>?\)")
-FRAMEWORKS = re.compile(r"(?m)^import (keras|onnxruntime|torch)$")
+FRAMEWORKS = re.compile(r"(?m)^import (keras|onnxruntime|tensorflow|torch)\b")
 CODE = re.compile(r"(?ms)^ *```.*?^ *```|`[^`\n]+`")
 
 
