@@ -15,27 +15,16 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when TensorFlow loads
 import argparse
 import platform
 import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
-import keras
-import numpy as np
-import tensorflow as tf
+from timing import SHAPES, THREADS, interleaved, shown  # first, for it sets the thread counts
 
-import rnnx
+import keras  # isort: skip
+import numpy as np  # isort: skip
+import tensorflow as tf  # isort: skip
 
-THREADS = 2
-
-#: batch, time, input, hidden, layers.
-SHAPES = [
-    (1, 100, 256, 256, 1),
-    (32, 50, 200, 200, 2),
-    (64, 35, 650, 650, 2),
-    (16, 25, 512, 512, 1),
-    (32, 25, 1024, 1024, 1),
-    (1, 1, 256, 256, 1),
-]
+import rnnx  # isort: skip
 
 KERAS = {"lstm": keras.layers.LSTM, "gru": keras.layers.GRU, "rnn_tanh": keras.layers.SimpleRNN}
 
@@ -82,35 +71,14 @@ def step(model: Callable[[Any], Any], weights: list[Any]) -> Any:
     return gradients
 
 
-def interleaved(calls: tuple[Call, ...], seconds: float) -> list[list[float]]:
-    """Return the milliseconds of each call's turns, at least 7 turns each."""
-    times: list[list[float]] = [[] for _ in calls]
-    for call in calls:
-        call()
-        call()
-    stop = time.perf_counter() + seconds
-    while len(times[0]) < 7 or time.perf_counter() < stop:
-        for call, kept in zip(calls, times, strict=True):
-            start = time.perf_counter()
-            call()
-            kept.append((time.perf_counter() - start) * 1e3)
-    return times
-
-
-def shown(times: list[float]) -> str:
-    """Return median and interquartile range."""
-    low, middle, high = statistics.quantiles(times, n=4)
-    return f"{middle:9.3f} ({low:.3f} to {high:.3f})"
-
-
 def main() -> None:
     """Time every shape and print a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=5.0, help="time for each row")
     parser.add_argument("--modes", nargs="+", default=["lstm", "gru"], choices=sorted(KERAS))
     options = parser.parse_args()
-    tf.config.threading.set_intra_op_parallelism_threads(THREADS)
-    tf.config.threading.set_inter_op_parallelism_threads(THREADS)
+    tf.config.threading.set_intra_op_parallelism_threads(int(THREADS))
+    tf.config.threading.set_inter_op_parallelism_threads(int(THREADS))
     print(f"{platform.machine()}, {THREADS} threads, TensorFlow {tf.__version__}, Keras {keras.__version__}\n")
     print(
         "| mode | batch, time, input, hidden, layers | what | rnnx eager, ms | rnnx in tf.function, ms "

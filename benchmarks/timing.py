@@ -30,11 +30,12 @@ SHAPES = [
 
 
 def interleaved(calls: Sequence[Callable[[], object]], seconds: float) -> list[list[float]]:
-    """Return the milliseconds of each call's turns, at least 7 turns each."""
+    """Return the milliseconds of each call's turns, at least 7 turns each; two turns before those warm up."""
     times: list[list[float]] = [[] for _ in calls]
-    stop = time.perf_counter() + seconds
     for call in calls:
         call()
+        call()
+    stop = time.perf_counter() + seconds
     while len(times[0]) < 7 or time.perf_counter() < stop:
         for call, kept in zip(calls, times, strict=True):
             start = time.perf_counter()
